@@ -1,0 +1,62 @@
+# Everything runs inside .venv, which the first target that needs it creates from requirements.lock.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.ready
+
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Headrace needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: setup
+setup: $(STAMP) ## Create .venv with everything in it
+
+.PHONY: demo
+demo: $(STAMP) ## Start a fresh cluster, run real tasks of every type, show them live, stop
+	$(BIN)/headrace demo
+
+.PHONY: up
+up: $(STAMP) ## Start a cluster on this machine (Ctrl-C stops it)
+	$(BIN)/headrace up
+
+.PHONY: test
+test: $(STAMP) ## Run all tests
+	$(BIN)/pytest
+
+.PHONY: check
+check: $(STAMP) ## Lint, types, contract: everything that needs no running server
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/python tools/generate_protos.py --check
+
+.PHONY: format
+format: $(STAMP) ## Format code and protos, apply safe lint fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/buf format --write
+
+.PHONY: protos
+protos: $(STAMP) ## Generate headrace/v1 from protos/
+	$(BIN)/python tools/generate_protos.py
+
+.PHONY: lock
+lock: $(STAMP) ## Resolve requirements.lock anew
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--all-extras --upgrade pyproject.toml -o requirements.lock
+
+.PHONY: bench
+bench: $(STAMP) ## Measure throughput, latency, CPU and memory of a whole cluster
+	$(BIN)/python -m bench
