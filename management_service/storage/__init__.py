@@ -1,0 +1,1 @@
+"""The task database: migrations, named SQL and the repositories that run it."""

@@ -1,0 +1,66 @@
+"""What the services that call us must get right: every field is checked again, and named when it is wrong."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from headrace.v1 import management_pb2 as pb
+from headrace.v1.task_pb2 import Submission
+from management_service.rpc.mapping import STATUS_FROM_PROTO
+from servicekit.errors import FieldError, InvalidArgument
+
+SUBMISSIONS_MAX = 10_000
+LIST_MAX = 200
+_ID_MAX = 2**53
+_NAME_MAX = 200
+_TIMEOUT_MS_MAX = 24 * 3_600_000
+_DELAY_MS_MAX = 366 * 24 * 3_600_000
+
+
+def check_submissions(submissions: Sequence[Submission]) -> None:
+    """Raise InvalidArgument naming each wrong field of the first wrong submission."""
+    if not 0 < len(submissions) <= SUBMISSIONS_MAX:
+        raise _invalid([FieldError("/batch/submissions", "length", f"1 to {SUBMISSIONS_MAX} submissions are wanted")])
+    ids = set()
+    for index, submission in enumerate(submissions):
+        if wrong := list(_wrong_fields(submission, f"/batch/submissions/{index}")):
+            raise _invalid(wrong)
+        ids.add(submission.task_id)
+    if len(ids) < len(submissions):
+        raise _invalid([FieldError("/batch/submissions", "unique", "a task id occurs twice")])
+
+
+def check_page(request: pb.ListTasksRequest) -> None:
+    """Raise InvalidArgument for a page that cannot be asked for."""
+    wrong = []
+    if not 0 <= request.limit <= LIST_MAX:
+        wrong.append(FieldError("/limit", "range", f"0 (the default) to {LIST_MAX}"))
+    if request.after < 0:
+        wrong.append(FieldError("/after", "range", "a task id, or 0"))
+    if request.status and request.status not in STATUS_FROM_PROTO:
+        wrong.append(FieldError("/status", "enum", "not a status of this version"))
+    if wrong:
+        raise _invalid(wrong)
+
+
+def _wrong_fields(submission: Submission, where: str) -> Iterator[FieldError]:
+    yield from _outside(where, "task_id", submission.task_id, 1, _ID_MAX)
+    for name, text in (("type", submission.type), ("pool", submission.pool)):
+        if not text or len(text) > _NAME_MAX or "\0" in text:
+            yield FieldError(f"{where}/{name}", "length", f"1 to {_NAME_MAX} characters, none of them NUL")
+    yield from _outside(where, "priority", submission.priority, 0, 9)
+    yield from _outside(where, "max_attempts", submission.max_attempts, 1, 20)
+    yield from _outside(where, "timeout_ms", submission.timeout_ms, 1, _TIMEOUT_MS_MAX)
+    yield from _outside(where, "delay_ms", submission.delay_ms, 0, _DELAY_MS_MAX)
+    if not (submission.data.startswith(b"{") and submission.data.endswith(b"}")):
+        yield FieldError(f"{where}/data", "object", "a JSON object is expected")
+    if submission.idempotency_key and not submission.fingerprint:
+        yield FieldError(f"{where}/fingerprint", "required", "an idempotency key needs a fingerprint")
+
+
+def _outside(where: str, name: str, value: int, low: int, high: int) -> Iterator[FieldError]:
+    if not low <= value <= high:
+        yield FieldError(f"{where}/{name}", "range", f"{low} to {high} is allowed")
+
+
+def _invalid(fields: Iterable[FieldError]) -> InvalidArgument:
+    fields = list(fields)
+    return InvalidArgument(f"{fields[0].field}: {fields[0].message}", fields=fields)

@@ -1,0 +1,144 @@
+"""Rows as the repositories take and give them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from headrace.v1.task_pb2 import Report, Submission, TaskType
+from management_service.domain.statuses import TaskEvent
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A submission to be stored, and the session that it is to be handed to directly, if any."""
+
+    submission: Submission
+    session_id: int | None = None
+
+
+class Inserted(NamedTuple):
+    task_id: int
+    status: str
+
+
+class Claimed(NamedTuple):
+    task_id: int
+    attempt: int
+    session_id: int
+    type: str
+    data: bytes
+    timeout_ms: int
+    round_base: int
+    isolated: bool
+    max_attempts: int
+    revision: int
+    priority: int
+    ready_found: int
+
+
+class Completed(NamedTuple):
+    task_id: int
+    attempt: int
+    type: str
+    revision: int
+    outbox_id: int
+
+
+class Change(NamedTuple):
+    """A task after a change of its row; `outbox_id` where the change has to be published whatever happens."""
+
+    task_id: int
+    attempt: int
+    type: str
+    status: str
+    revision: int
+    error: str | None
+    pool: str
+    outbox_id: int | None
+
+
+class Ending(NamedTuple):
+    """An attempt that ended otherwise than with a stored result."""
+
+    event: TaskEvent
+    report: Report
+    worth_retrying: bool = True
+
+
+class AttemptState(NamedTuple):
+    """What became of a task that a report speaks of."""
+
+    task_id: int
+    attempt: int
+    status: str
+    result_attempt: int | None
+
+
+class TaskRow(NamedTuple):
+    task_id: int
+    type: str
+    status: str
+    data: bytes | None
+    error: str | None
+    pool: str
+    priority: int
+    attempt: int
+    max_attempts: int
+    starts: int
+    failures: int
+    worker_deaths: int
+    replica_losses: int
+    timeout_ms: int
+    revision: int
+    run_at: datetime
+    accepted_at: datetime | None
+    created_at: datetime
+    claimed_at: datetime | None
+    started_at: datetime | None
+    executed_at: datetime | None
+    finished_at: datetime | None
+    cancel_requested_at: datetime | None
+    replica: str | None
+    worker: str | None
+    result_attempt: int | None
+
+
+class PresentState(NamedTuple):
+    task_id: int
+    attempt: int
+    type: str
+    status: str
+    revision: int
+    error: str | None
+    removed: bool
+
+
+class LiveSession(NamedTuple):
+    session_id: int
+    beat: int
+    address: str
+    replica: str
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session as its Hello introduces it."""
+
+    session_id: int
+    replica: str
+    address: str
+    beat: int
+    task_types: Sequence[TaskType]
+
+
+class CatalogRow(NamedTuple):
+    name: str
+    pool: str
+    description: str
+    data_schema: str
+    result_schema: str
+    timeout_ms: int
+    max_attempts: int
+    version: str
+    replicas: list[str]

@@ -1,0 +1,104 @@
+"""What has to happen by itself: tasks becoming due, updates published again, finished tasks removed."""
+
+from datetime import timedelta
+
+import structlog
+
+from management_service.domain.statuses import FINAL
+from management_service.publishing import Publisher, update_of_state
+from management_service.reports import ReportDesk
+from management_service.storage.executors import ExecutorRepository
+from management_service.storage.outbox import Outbox
+from management_service.storage.tasks import TaskRepository
+from servicekit.loops import BackgroundLoop
+
+log = structlog.stdlib.get_logger(__name__)
+
+DUE_SECONDS = 0.25
+OUTBOX_SECONDS = 0.5
+RETENTION_SECONDS = 10.0
+_OUTBOX_AGE = timedelta(seconds=1)
+_OUTBOX_ROWS_MAX = 100
+
+
+class Scheduler:
+    """Queues tasks whose time has come."""
+
+    def __init__(self, tasks: TaskRepository, reports: ReportDesk) -> None:
+        self._tasks = tasks
+        self._reports = reports
+        self._loop = BackgroundLoop("scheduler", self.run_once, interval=DUE_SECONDS)
+
+    def start(self) -> None:
+        self._loop.start()
+
+    async def stop(self) -> None:
+        await self._loop.stop()
+
+    async def run_once(self) -> None:
+        while changes := await self._tasks.promote_due():
+            self._reports.publish(changes)
+
+
+class OutboxRelay:
+    """Clears what was published, and publishes again what its manager did not get to."""
+
+    def __init__(self, outbox: Outbox, tasks: TaskRepository, publisher: Publisher) -> None:
+        self._outbox = outbox
+        self._tasks = tasks
+        self._publisher = publisher
+        self._loop = BackgroundLoop("outbox", self.run_once, interval=OUTBOX_SECONDS)
+
+    def start(self) -> None:
+        self._loop.start()
+
+    async def stop(self) -> None:
+        await self._loop.stop()
+
+    async def run_once(self) -> None:
+        await self._clear()
+        rows = await self._outbox.take_stale(age=_OUTBOX_AGE, limit=_OUTBOX_ROWS_MAX)
+        if rows:
+            await self._publish_again(sorted({task_id for row in rows for task_id in row.task_ids}))
+            await self._outbox.clear([row.outbox_id for row in rows])
+
+    async def _clear(self) -> None:
+        """Delete what no later batch of completions has taken along."""
+        if cleared := self._publisher.take_cleared():
+            try:
+                await self._outbox.clear(cleared)
+            except BaseException:
+                self._publisher.give_back_cleared(cleared)
+                raise
+
+    async def _publish_again(self, task_ids: list[int]) -> None:
+        """Publish the present state of tasks, and make readers of removed or restarted ones ask management."""
+        states = await self._tasks.read_present(task_ids)
+        stale = [state.task_id for state in states if state.removed or state.status not in FINAL]
+        if stale:
+            await self._publisher.put_tombstones(stale)
+        await self._publisher.publish_now([update_of_state(state) for state in states if not state.removed])
+        log.info("updates_published_again", tasks=len(states), first=task_ids[0])
+
+
+class Retention:
+    """Hides finished tasks past their time, and drops what has been hidden for a day."""
+
+    def __init__(self, tasks: TaskRepository, executors: ExecutorRepository, *, retention: timedelta) -> None:
+        self._tasks = tasks
+        self._executors = executors
+        self._retention = retention
+        self._loop = BackgroundLoop("retention", self.run_once, interval=RETENTION_SECONDS, jitter=0.5)
+
+    def start(self) -> None:
+        self._loop.start()
+
+    async def stop(self) -> None:
+        await self._loop.stop()
+
+    async def run_once(self) -> None:
+        removed = await self._tasks.remove_expired(retention=self._retention)
+        dropped = await self._tasks.drop_shells()
+        await self._executors.forget_old_rows(retention=self._retention + timedelta(days=1))
+        if removed or dropped:
+            log.info("tasks_removed", hidden=len(removed), dropped=dropped)
