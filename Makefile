@@ -41,6 +41,7 @@ check: $(STAMP) ## Lint, types, contract: everything that needs no running serve
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/python tools/generate_protos.py --check
+	$(BIN)/python tools/draw_state_machine.py --check
 
 .PHONY: format
 format: $(STAMP) ## Format code and protos, apply safe lint fixes

@@ -10,7 +10,7 @@ import grpc
 import structlog
 
 from headrace.v1 import execution_pb2 as pb
-from headrace.v1.execution_pb2_grpc import ExecutionServiceAsyncStub, ExecutionServiceStub
+from headrace.v1.execution_pb2_grpc import ExecutionServiceStub
 from headrace.v1.task_pb2 import Report
 from management_service.domain.demand import Account
 from management_service.sessions import SessionKeeper
@@ -154,8 +154,7 @@ class ExecutorLink:
     async def _converse(self) -> None:
         channel = open_channel(self.address)
         try:
-            stub: ExecutionServiceAsyncStub = ExecutionServiceStub(channel)
-            stream = stub.Dispatch()
+            stream = ExecutionServiceStub(channel).Dispatch()
             writer = asyncio.create_task(self._write(stream))
             try:
                 while True:

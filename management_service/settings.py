@@ -4,11 +4,11 @@ from datetime import timedelta
 
 from pydantic import SecretStr
 
-from servicekit.settings import ServiceSettings
+from servicekit.settings import Seconds, ServiceSettings
 
 
 class ManagementSettings(ServiceSettings):
     postgres_dsn: SecretStr
     redis_url: SecretStr
     # Finished tasks are removed after this long.
-    retention: timedelta = timedelta(days=7)
+    retention: Seconds = timedelta(days=7)

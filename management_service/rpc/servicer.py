@@ -1,7 +1,7 @@
 """ManagementService: translate, call, translate back."""
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import psycopg
@@ -9,7 +9,6 @@ import structlog
 
 from headrace.v1 import management_pb2 as pb
 from headrace.v1.execution_pb2 import AttemptKey, GetResultsRequest, RemoveResultsRequest
-from headrace.v1.execution_pb2_grpc import ExecutionServiceAsyncStub
 from headrace.v1.management_pb2_grpc import ManagementServiceServicer
 from headrace.v1.task_pb2 import TASK_STATUS_UNSPECIFIED, Task
 from management_service.domain.statuses import TaskStatus
@@ -25,6 +24,9 @@ from management_service.storing import TaskStore
 from servicekit.errors import HeadraceError, InvalidArgument
 from servicekit.replica_pool import ReplicaPool
 from servicekit.updates import UpdateFeed
+
+if TYPE_CHECKING:  # exists for type checkers alone
+    from headrace.v1.execution_pb2_grpc import ExecutionServiceAsyncStub
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -42,7 +44,7 @@ class ManagementServicer(ManagementServiceServicer):
         executors: ExecutorRepository,
         lifecycle: TaskLifecycle,
         ids: IdBlocks,
-        execution: ReplicaPool[ExecutionServiceAsyncStub],
+        execution: "ReplicaPool[ExecutionServiceAsyncStub]",
         feed: UpdateFeed,
     ) -> None:
         self._store = store
