@@ -1,0 +1,17 @@
+"""Headrace: a distributed task queue. This package is what users import and run."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headrace.tasks import PermanentError, TaskContext, task
+
+__all__ = ["PermanentError", "TaskContext", "task"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: `import headrace` alone stays cheap, since every process and the CLI begin with it.
+    if name in __all__:
+        from headrace import tasks
+
+        return getattr(tasks, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

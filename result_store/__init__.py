@@ -1,0 +1,1 @@
+"""Sole owner of the result database: results of attempts, keyed by task and attempt."""

@@ -1,0 +1,3 @@
+"""The built-in task types, one module each."""
+
+BUILTIN_MODULES: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""Benchmarks of the whole system and of its parts."""

@@ -1,0 +1,27 @@
+"""`python -m execution_service`: one execution replica, until SIGTERM or SIGINT drains it."""
+
+import asyncio
+
+import structlog
+
+from execution_service.service import ExecutionService
+from execution_service.settings import ExecutionSettings
+from servicekit.logs import configure_logging
+from servicekit.runtime import run_service
+from servicekit.settings import describe, load_settings
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+async def main(stop: asyncio.Event) -> None:
+    settings = load_settings(ExecutionSettings)
+    configure_logging("execution", settings.replica, settings.log_level, settings.log_format)
+    log.info("starting", settings=describe(settings))
+    service = ExecutionService(settings)
+    await service.start()
+    await stop.wait()
+    await service.drain()
+
+
+if __name__ == "__main__":
+    run_service(main)

@@ -1,0 +1,184 @@
+"""An execution replica put together: what it consists of, how it starts, and how it drains."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+import psycopg
+import structlog
+
+from execution_service.handlers import BUILTIN_MODULES
+from execution_service.replica import Replica
+from execution_service.results import ResultSweeper
+from execution_service.rpc import mapping
+from execution_service.rpc.servicer import SERVICE_NAME, ExecutionServicer
+from execution_service.settings import ExecutionSettings
+from execution_service.updates import UpdateFeed
+from execution_service.workers.lease_page import LeasePage
+from execution_service.workers.outcomes import Finished, PoolSize, ProgressItem
+from execution_service.workers.pool import WorkerPool
+from headrace.tasks import TaskRegistry, load_registry
+from headrace.v1.execution_pb2_grpc import add_ExecutionServiceServicer_to_server
+from result_store.store import ResultStore
+from servicekit.clock import SystemClock
+from servicekit.grpc_server import GrpcServer
+from servicekit.loops import BackgroundLoop
+from servicekit.migrations import migrate
+from servicekit.postgres import Database
+from servicekit.registry import ConsulRegistry, ServiceRegistration
+
+log = structlog.stdlib.get_logger(__name__)
+
+CONSUL_NAME = "headrace-execution"
+BEAT_SECONDS = 1.0
+TICK_SECONDS = 0.25
+# Reports may wait for their verdicts for so long after the grace of what runs.
+VERDICTS_SECONDS = 5.0
+FAREWELL_SECONDS = 1.0
+# Results outlive their task rows by so much, so that none is swept that a row still points to.
+KEEP_LONGER = timedelta(days=1)
+SCHEMA_PAUSE_SECONDS = 5.0
+
+
+class ExecutionService:
+    """One replica. Must be made inside the running event loop."""
+
+    def __init__(self, settings: ExecutionSettings) -> None:
+        self._settings = settings
+        self._clock = SystemClock()
+        modules = [*BUILTIN_MODULES, *settings.task_modules]
+        registry = load_registry(modules)
+        sizes = _pool_sizes(registry, settings)
+        lease_page = LeasePage.create()
+        self.workers = WorkerPool(
+            name=settings.replica,
+            registry_modules=modules,
+            pools=sizes,
+            lease_page=lease_page,
+            scratch_dir=settings.scratch_dir / settings.replica,
+            on_finished=self._on_finished,
+            on_progress=self._on_progress,
+        )
+        self._database = Database(settings.results_dsn.get_secret_value(), name="results", max_size=4)
+        store = ResultStore(self._database)
+        feed = UpdateFeed()
+        self.replica = Replica(
+            self.workers,
+            store,
+            name=settings.replica,
+            task_types=mapping.task_types(registry),
+            pools=sizes,
+            lease_page=lease_page,
+            feed=feed,
+            clock=self._clock,
+            spool_bytes_max=settings.spool_bytes,
+        )
+        self._sweeper = ResultSweeper(store, keep=settings.retention + KEEP_LONGER)
+        self._beats = BackgroundLoop("heartbeat", self._beat, interval=BEAT_SECONDS, jitter=0)
+        self._ticks = BackgroundLoop("stream_watch", self._tick, interval=TICK_SECONDS, jitter=0)
+        self._schema: asyncio.Task[None] | None = None
+        self._server = GrpcServer(settings.host, settings.grpc_port)
+        servicer = ExecutionServicer(
+            self.replica, self.workers, store, name=settings.replica, feed=feed, clock=self._clock
+        )
+        self._server.add(add_ExecutionServiceServicer_to_server, servicer, SERVICE_NAME)
+        token = settings.consul_token
+        self._consul = ConsulRegistry(settings.consul_url, token.get_secret_value() if token else None)
+
+    async def start(self) -> None:
+        """Serve. Nothing that others provide has to be there yet; demand stays at zero until it is."""
+        await self.workers.start()
+        await self._database.open()
+        self._schema = asyncio.create_task(self._prepare_schema(), name="result_schema")
+        self.replica.outcomes.writer.start()
+        self.replica.earlier.start()
+        port = await self._server.start()
+        host = self._settings.advertise_host
+        self.replica.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._beats.start()
+        self._ticks.start()
+        self._server.set_serving(True)
+        await self._consul.register(
+            ServiceRegistration(
+                name=CONSUL_NAME,
+                service_id=f"{CONSUL_NAME}-{self._settings.replica}",
+                host=host,
+                port=port,
+                grpc_check=True,
+                meta={"replica": self._settings.replica},
+            )
+        )
+        log.info("replica_started", address=self.replica.address, session=self.replica.session.session_id)
+
+    async def drain(self) -> None:
+        """Finish what runs, or give it back, and leave once managers know; then stop everything."""
+        grace = self._settings.grace.total_seconds()
+        deadline = self._clock.monotonic() + grace + VERDICTS_SECONDS
+        self._server.set_serving(False)
+        self.replica.start_draining()
+        await self._leave_consul()
+        await self.workers.drain(grace)
+        if not await self._wait(lambda: self.replica.is_empty, deadline):
+            log.warning("drain_incomplete", held=len(self.replica.table))
+        self.replica.say_bye()
+        await self._wait(lambda: not len(self.replica.streams), self._clock.monotonic() + FAREWELL_SECONDS)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Stop at once; attempts in progress are killed."""
+        await self._server.stop(0)
+        for loop in (self._ticks, self._beats, self._sweeper, self.replica.earlier, self.replica.outcomes.writer):
+            await loop.stop()
+        if self._schema is not None:
+            self._schema.cancel()
+            await asyncio.wait([self._schema])
+        await self.workers.stop()
+        await self._database.close()
+        await self._consul.close()
+
+    async def _leave_consul(self) -> None:
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await self._consul.deregister()
+        except TimeoutError:
+            log.warning("deregistration_given_up")
+
+    async def _wait(self, condition: Callable[[], bool], deadline: float) -> bool:
+        while not condition():
+            if self._clock.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+    async def _prepare_schema(self) -> None:
+        """Bring the result DB to our schema, however long that takes, and only then ask for work."""
+        dsn = self._settings.results_dsn.get_secret_value()
+        while True:
+            try:
+                await migrate(dsn, "result_store")
+                break
+            except psycopg.Error as error:
+                log.error("result_schema_failed", exc_info=error)
+                await asyncio.sleep(SCHEMA_PAUSE_SECONDS)
+        self._sweeper.start()
+        self.replica.can_store = True
+        self.replica.settle()
+
+    async def _beat(self) -> None:
+        self.replica.beat()
+
+    async def _tick(self) -> None:
+        self.replica.tick()
+
+    def _on_finished(self, finished: list[Finished]) -> None:
+        self.replica.outcomes.finished(finished)
+
+    def _on_progress(self, items: list[ProgressItem]) -> None:
+        self.replica.outcomes.progressed(items)
+
+
+def _pool_sizes(registry: TaskRegistry, settings: ExecutionSettings) -> dict[str, PoolSize]:
+    """Only pools that some type runs in, since each costs a process; those of the user's own run one at a time."""
+    known = {"cpu": PoolSize(settings.workers, 1), "io": PoolSize(1, settings.io_slots)}
+    names = sorted({definition.pool for definition in registry.definitions})
+    return {name: known.get(name, PoolSize(1, 1)) for name in names}

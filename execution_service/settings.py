@@ -1,0 +1,35 @@
+"""Settings of an execution replica, read from `HEADRACE_*`."""
+
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
+
+from servicekit.settings import Seconds, ServiceSettings
+
+
+def _names(value: object) -> object:
+    """Variables hold names separated by commas."""
+    if isinstance(value, str):
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+    return value
+
+
+class ExecutionSettings(ServiceSettings):
+    # The result DB.
+    results_dsn: SecretStr
+    # Worker processes of the pool `cpu`, each for one attempt at a time.
+    workers: int = Field(default=2, ge=1, le=256)
+    # Attempts that the worker process of the pool `io` runs at once.
+    io_slots: int = Field(default=64, ge=1, le=10_000)
+    # Modules with task types beside those built in.
+    task_modules: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
+    # Attempts get their scratch directories below it.
+    scratch_dir: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()) / "headrace-scratch")
+    # How many bytes of results may wait while the result DB is away, before no more work is asked for.
+    spool_bytes: int = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
+    # How long finished tasks are kept; results stay a day longer.
+    retention: Seconds = Field(default=timedelta(days=7), ge=timedelta(minutes=1))

@@ -1,0 +1,176 @@
+"""The worker that runs many attempts at once: `async def` handlers on its event loop, `def` handlers in threads."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from execution_service.workers.outcomes import Outcome
+from execution_service.workers.runner import (
+    CANCELLED_ENDING,
+    LEASE_LOOK_SECONDS,
+    NO_CONTEXT,
+    Desk,
+    Ending,
+    Inbox,
+    Prepared,
+    failed,
+    may_start,
+    open_context,
+    prepare,
+    report,
+    timed_out,
+)
+from execution_service.workers.slots_page import ASYNC_KILL_GRACE_SECONDS
+
+
+class _Running:
+    """An attempt whose handler runs."""
+
+    __slots__ = ("began", "cancelled", "item", "slot", "started_at", "task")
+
+    def __init__(self, item: Prepared, slot: int) -> None:
+        self.item = item
+        self.slot = slot
+        self.cancelled = False
+        self.started_at = time.time()
+        self.began = time.monotonic()
+        self.task: asyncio.Task[Ending] | None = None
+
+
+class ConcurrentWorker:
+    """Starts attempts in the pool's order as slots come free, and reports each when it ends."""
+
+    def __init__(self, desk: Desk, slots: int, on_gone: Callable[[], None]) -> None:
+        self._desk = desk
+        self._inbox = Inbox(desk, on_cancel=self._cancel, on_gone=on_gone)
+        self._free = list(range(slots))
+        self._threads = ThreadPoolExecutor(slots, "handler")
+        self._running: dict[int, _Running] = {}
+        self._loop = asyncio.get_running_loop()
+        self._looking = False
+        self._flush_wanted = False
+
+    async def run(self) -> None:
+        """Run what the pool sends until the process is killed."""
+        self._loop.add_reader(self._desk.connection.fileno(), self._on_readable)
+        await self._loop.create_future()
+
+    def _on_readable(self) -> None:
+        self._inbox.receive(wait=False)
+        self._start_waiting()
+
+    def _start_waiting(self) -> None:
+        inbox = self._inbox
+        while self._free and inbox.waiting:
+            if inbox.outdated and not inbox.receive(wait=False):
+                break  # the control frame is still on its way; its arrival brings us back here
+            if not inbox.waiting or inbox.outdated:
+                continue
+            item = inbox.waiting[0]
+            if not may_start(self._desk, item.attempt):
+                self._look_again()
+                break
+            prepared = prepare(self._desk, item)
+            if prepared is not None and not may_start(self._desk, item.attempt):
+                continue
+            inbox.waiting.popleft()
+            if prepared is None:
+                self._flush_soon()
+            else:
+                self._start(prepared)
+
+    def _look_again(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self._loop.call_later(LEASE_LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        self._start_waiting()
+
+    def _start(self, item: Prepared) -> None:
+        running = _Running(item, self._free.pop())
+        grace = ASYNC_KILL_GRACE_SECONDS if item.definition.is_async else 0.0
+        self._desk.page.begin(running.slot, item.seq, running.began + item.attempt.timeout + grace)
+        self._running[item.seq] = running
+        running.task = self._loop.create_task(self._handle(running))
+        running.task.add_done_callback(partial(self._ended, running))
+
+    async def _handle(self, running: _Running) -> Ending:
+        _, attempt, definition, value = running.item
+        context = NO_CONTEXT
+        if definition.wants_context:
+            context = open_context(self._desk, running.item, partial(_is_cancelled, running))
+        # A thread cannot be ended by its timeout: there the pool kills the worker.
+        limit = asyncio.timeout(attempt.timeout if definition.is_async else None)
+        try:
+            async with limit:
+                if definition.is_async:
+                    result = await definition.run(value, context)
+                else:
+                    result = await self._in_thread(partial(definition.run, value, context))
+            return Ending(Outcome.COMPLETED, definition.encode(result), None)
+        except BaseException as error:  # noqa: BLE001 - a handler may raise anything; a cancel is an ending as well
+            if running.cancelled:
+                return CANCELLED_ENDING
+            if limit.expired() and isinstance(error, TimeoutError):
+                return timed_out(attempt)
+            return failed(self._desk, attempt, error)
+
+    async def _in_thread(self, work: Callable[[], Any]) -> Any:
+        # Futures do not carry every exception (StopIteration), so what was raised comes back as a value.
+        result, error = await self._loop.run_in_executor(self._threads, _outcome_of, work)
+        if error is not None:
+            raise error
+        return result
+
+    def _ended(self, running: _Running, task: asyncio.Task[Ending]) -> None:
+        if os.getpid() != _PID:
+            os._exit(0)  # a fork by the handler came back here: it must not go on beside its parent
+        # A task that was cancelled before its first step never came to `_handle`.
+        ending = CANCELLED_ENDING if running.cancelled or task.cancelled() else task.result()
+        seconds = time.monotonic() - running.began
+        report(self._desk, running.item.attempt, ending, started_at=running.started_at, seconds=seconds)
+        self._desk.page.end(running.slot)
+        del self._running[running.item.seq]
+        self._free.append(running.slot)
+        self._flush_soon()
+        self._start_waiting()
+
+    def _flush_soon(self) -> None:
+        # Once per turn of the loop: attempts that end in the same turn share a frame.
+        if not self._flush_wanted:
+            self._flush_wanted = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_wanted = False
+        if self._running or self._inbox.waiting:
+            self._desk.outbox.flush_if_due(time.monotonic())
+        else:
+            self._desk.outbox.flush()
+
+    def _cancel(self, seq: int) -> None:
+        running = self._running.get(seq)
+        if running is not None and running.task is not None:
+            running.cancelled = True
+            if running.item.definition.is_async:
+                running.task.cancel()
+
+
+_PID = os.getpid()
+
+
+def _is_cancelled(running: _Running) -> bool:
+    return running.cancelled
+
+
+def _outcome_of(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    try:
+        return work(), None
+    except BaseException as error:  # noqa: BLE001 - carried to the event loop, where it ends the attempt
+        return None, error

@@ -1,0 +1,60 @@
+"""What an exception of a handler means for its attempt, and how it is told to people."""
+
+import traceback
+
+from execution_service.workers.outcomes import AttemptError, Outcome
+from headrace.tasks import PermanentError, UnstorableResultError
+
+MESSAGE_BYTES_MAX = 16 * 1024
+_TRACEBACK_CHARACTERS = 4000
+
+CANCELLED = AttemptError("cancelled", "The attempt was stopped because a cancel was asked for.")
+
+
+def timeout_error(seconds: float) -> AttemptError:
+    """Return the error of an attempt that took longer than its timeout."""
+    return AttemptError("timeout", f"The attempt took longer than its timeout of {seconds:g} s.")
+
+
+def explain(error: BaseException) -> tuple[Outcome, AttemptError]:
+    """Return how an attempt ended whose handler raised `error`.
+
+    SystemExit and KeyboardInterrupt are no exception to this: a handler does not decide that its worker ends.
+    """
+    name = exception_name(error)
+    if isinstance(error, PermanentError):
+        return Outcome.FAILED_FOR_GOOD, AttemptError(error.code, message_of(error), name)
+    if isinstance(error, UnstorableResultError):
+        return Outcome.FAILED_FOR_GOOD, AttemptError("unstorable_result", message_of(error))
+    return Outcome.FAILED, AttemptError("handler_error", message_of(error), name)
+
+
+def exception_name(error: BaseException) -> str:
+    """Return the class of the exception, with its module unless that is Python itself."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return clean_text(name, 200)
+
+
+def message_of(error: BaseException) -> str:
+    """Return the text of the exception, whatever its `__str__` does."""
+    try:
+        text = str(error)
+    except BaseException as broken:  # noqa: BLE001 - a broken __str__ is the handler's, and may raise anything
+        text = f"<the text of the exception cannot be read: {type(broken).__name__}>"
+    return clean_text(text, MESSAGE_BYTES_MAX)
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return the end of the traceback for the log."""
+    try:
+        text = "".join(traceback.format_exception(error))
+    except BaseException:  # noqa: BLE001 - formatting calls the exception's own __str__
+        text = "".join(traceback.format_tb(error.__traceback__))
+    return clean_text(text[-_TRACEBACK_CHARACTERS:], MESSAGE_BYTES_MAX)
+
+
+def clean_text(text: str, bytes_max: int) -> str:
+    """Return the text without what cannot be stored (NUL, lone surrogates), cut to `bytes_max` bytes of UTF-8."""
+    body = text[:bytes_max].encode("utf-8", "replace").replace(b"\0", b"?")
+    return body[:bytes_max].decode("utf-8", "ignore")

@@ -1,0 +1,36 @@
+"""Sends what handlers log through their context to the pool, which writes it to the replica's log."""
+
+import logging
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from execution_service.workers.outbox import Outbox
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+
+class LogBridge:
+    """Makes loggers whose events go to the pool. structlog is loaded by the first one, not before."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+
+    def open(self) -> "FilteringBoundLogger":
+        """Return a logger for one attempt."""
+        import structlog
+
+        logger: FilteringBoundLogger = structlog.wrap_logger(
+            None,
+            processors=[structlog.contextvars.merge_contextvars, structlog.processors.format_exc_info, self._send],
+            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+            context_class=dict,
+        )
+        return logger
+
+    def _send(self, _logger: object, level: str, fields: MutableMapping[str, Any]) -> NoReturn:
+        import structlog
+
+        event = str(fields.pop("event", ""))
+        self._outbox.log(level, event, fields)
+        raise structlog.DropEvent

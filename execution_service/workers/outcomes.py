@@ -1,0 +1,91 @@
+"""What the pool is given and what it gives back: attempts, how they ended, their progress, and the workers.
+
+They are msgspec structs laid out as arrays, so that the very same objects travel in the frames between the pool and
+its workers without a conversion on the way.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import msgspec
+
+
+class Outcome(IntEnum):
+    """How an attempt ended; numbered as `headrace.v1.Outcome`."""
+
+    COMPLETED = 1
+    FAILED = 2
+    FAILED_FOR_GOOD = 3
+    WORKER_DIED = 4
+    CANCELLED = 5
+    HANDED_BACK = 6
+
+
+class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One attempt to be run. `timeout` is in seconds; `isolated` asks for a worker that has run nothing before."""
+
+    task_id: int
+    attempt: int
+    session_id: int
+    type: str
+    data: bytes
+    pool: str
+    timeout: float
+    isolated: bool
+    max_attempts: int
+
+
+class AttemptError(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Why an attempt did not complete; `signal` and `exit_code` are 0 unless the worker process ended under it."""
+
+    code: str
+    message: str
+    exception: str = ""
+    signal: int = 0
+    exit_code: int = 0
+
+
+class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How an attempt ended. `result` is JSON, set when it completed; times are unix seconds, for display."""
+
+    task_id: int
+    attempt: int
+    outcome: Outcome
+    result: bytes | None
+    error: AttemptError | None
+    started: bool
+    worker_id: str
+    started_at: float | None
+    executed_at: float | None
+
+
+class ProgressItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How far an attempt has come: `n` counts up from 1, `fraction` never falls, `at` is in unix seconds."""
+
+    task_id: int
+    attempt: int
+    type: str
+    n: int
+    fraction: float
+    message: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSize:
+    """How many worker processes a pool has and how many attempts each runs at once."""
+
+    processes: int
+    slots_per_process: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker process as people see it; `running` holds (task id, attempt); `started_at` is in unix seconds."""
+
+    worker_id: str
+    pid: int
+    pool: str
+    started_at: float
+    running: tuple[tuple[int, int], ...]
+    tasks_done: int

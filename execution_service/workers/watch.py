@@ -1,0 +1,83 @@
+"""What the pool's scan does for one worker: timeouts, stops that are not followed, attempts stuck behind another."""
+
+from execution_service.workers.held import Fate, Held
+from execution_service.workers.lease_page import LeasePage, boottime
+from execution_service.workers.process import WorkerProcess
+
+SCAN_SECONDS = 0.05
+# What was told to stop gets so long until SIGTERM, and again so long until SIGKILL.
+STOP_SECONDS = 1.0
+# A worker that may start what it holds and does not is killed after this.
+STALL_SECONDS_MAX = 5.0
+# Attempts behind one that runs for this long are taken back.
+STUCK_SCANS = 3
+
+
+def watch_worker(worker: WorkerProcess, lease: LeasePage, now: float) -> list[Held]:
+    """Look after one worker that holds attempts.
+
+    Return the attempts that it certainly will not start: it was told so, and runs an older one since before that.
+    """
+    running = worker.page.running()
+    _watch_running(worker, running, now)
+    _watch_stall(worker, running, lease, now)
+    if worker.slots > 1 or worker.killed:
+        return []
+    return _watch_behind(worker, running)
+
+
+def is_stuck(worker: WorkerProcess) -> bool:
+    """Return whether the worker has been in one attempt for longer than prefetched ones should wait."""
+    return worker.slots == 1 and worker.seen_scans >= STUCK_SCANS
+
+
+def _watch_running(worker: WorkerProcess, running: dict[int, float], now: float) -> None:
+    for seq, kill_at in running.items():
+        held = worker.entries.get(seq)
+        if held is None:
+            continue
+        if held.fate in (Fate.CANCEL, Fate.ABANDON):
+            _press(worker, held, now)
+        elif held.fate is Fate.OPEN and now >= kill_at:
+            held.fate = Fate.TIMEOUT
+            worker.kill()
+
+
+def _press(worker: WorkerProcess, held: Held, now: float) -> None:
+    """Make an attempt stop: tell it, then its process group, then end the process group."""
+    if now - held.stop_at >= 2 * STOP_SECONDS:
+        worker.kill()
+    elif now - held.stop_at >= STOP_SECONDS:
+        if not worker.killed:
+            worker.terminate()
+    else:
+        worker.page.ask_cancel(held.seq)
+
+
+def _watch_stall(worker: WorkerProcess, running: dict[int, float], lease: LeasePage, now: float) -> None:
+    oldest = next(iter(worker.entries.values()))
+    if running or not lease.may_start(oldest.attempt.session_id, boottime()):
+        worker.stalled_since = None
+    elif worker.stalled_since is None or worker.stalled_seq != oldest.seq:
+        worker.stalled_since, worker.stalled_seq = now, oldest.seq
+    elif now - worker.stalled_since > STALL_SECONDS_MAX:
+        worker.condemn(f"The worker held attempts for {STALL_SECONDS_MAX:g} s and did not start them.")
+
+
+def _watch_behind(worker: WorkerProcess, running: dict[int, float]) -> list[Held]:
+    current = next(iter(running), None)
+    if current is None or current != worker.seen_running:
+        worker.seen_running, worker.seen_scans = current, 0
+        return []
+    worker.seen_scans += 1
+    behind = [held for seq, held in worker.entries.items() if seq > current]
+    if behind and worker.seen_scans >= STUCK_SCANS:
+        untold = [held for held in behind if not held.told]
+        if untold:
+            worker.control(cancel=[held.seq for held in untold])
+            for held in untold:
+                held.told = True
+            # Only the next scan that still finds `current` running is proof.
+            return []
+        return behind
+    return []

@@ -1,0 +1,97 @@
+"""A worker process: `python -m execution_service.workers.worker CONFIG`, started by the pool and by nothing else.
+
+CONFIG is a JSON object (see WorkerConfig) that names inherited descriptors: the socket to the pool and the two shared
+pages. The process leads a session of its own, so that the pool can kill it with everything its handlers started.
+"""
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from execution_service.workers.frames import Ready
+from execution_service.workers.lease_page import LeasePage
+from execution_service.workers.log_bridge import LogBridge
+from execution_service.workers.outbox import Outbox
+from execution_service.workers.runner import Desk
+from execution_service.workers.scratch import WorkerScratch
+from execution_service.workers.sequential import run_sequential
+from execution_service.workers.slots_page import SlotsPage
+from headrace.tasks import load_registry
+
+_PR_SET_PDEATHSIG = 1
+
+
+class WorkerConfig(msgspec.Struct, frozen=True):
+    """What a worker is told when it starts."""
+
+    worker_id: str
+    parent_pid: int
+    socket_fd: int
+    lease_fd: int
+    page_fd: int
+    slots: int
+    modules: list[str]
+    scratch_dir: str
+
+
+def main(argument: str) -> None:
+    """Run the worker until its pool kills it or goes away."""
+    config = msgspec.json.decode(argument, type=WorkerConfig)
+    _die_with_parent(config.parent_pid)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    for fd in (config.socket_fd, config.lease_fd, config.page_fd):
+        os.set_inheritable(fd, False)  # nothing that a handler starts may hold them
+    connection = socket.socket(fileno=config.socket_fd)
+    outbox = Outbox(connection, on_gone=end_process_group)
+    desk = Desk(
+        worker_id=config.worker_id,
+        registry=load_registry(config.modules),
+        connection=connection,
+        outbox=outbox,
+        log_bridge=LogBridge(outbox),
+        lease=LeasePage(config.lease_fd),
+        page=SlotsPage(config.page_fd, config.slots),
+        scratch=WorkerScratch(Path(config.scratch_dir)),
+    )
+    outbox.start()
+    outbox.send(Ready(os.getpid()))
+    if config.slots == 1:
+        run_sequential(desk, end_process_group)
+    _run_concurrent(desk, config.slots)
+
+
+def end_process_group() -> NoReturn:
+    """Kill this worker and every process that its handlers started."""
+    os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _run_concurrent(desk: Desk, slots: int) -> None:
+    import uvloop
+
+    from execution_service.workers.concurrent import ConcurrentWorker
+
+    async def run() -> None:
+        await ConcurrentWorker(desk, slots, end_process_group).run()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+def _die_with_parent(parent_pid: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent_pid:
+        end_process_group()  # the parent died before the signal was arranged
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,72 @@
+"""All parts of the gateway, wired once: what the routes work with."""
+
+from gateway.admission import Admission
+from gateway.backlog import Backlog
+from gateway.cache import TaskCache
+from gateway.catalog import Catalog
+from gateway.changes import TaskChanges
+from gateway.ids import TaskIds
+from gateway.management import Calls, Management
+from gateway.metrics import Metrics
+from gateway.reads import TaskReader
+from gateway.redis_gate import RedisGate
+from gateway.settings import GatewaySettings
+from gateway.stream import SubmissionStream
+from gateway.submissions import Submissions
+from gateway.waiting import TaskWaiter
+from servicekit.readiness import Readiness
+from servicekit.updates import UpdateFeed
+
+
+class Gateway:
+    """Must be made inside the running event loop. `start`, then `drain` when the order to stop comes, then `close`."""
+
+    def __init__(self, settings: GatewaySettings, calls: Calls) -> None:
+        redis_url = settings.redis_url.get_secret_value()
+        self.settings = settings
+        self.metrics = Metrics()
+        self.management = Management(calls)
+        self.gate = RedisGate(redis_url)
+        self.feed = UpdateFeed(redis_url)
+        self.ids = TaskIds(self.management)
+        self.catalog = Catalog(self.management)
+        self.admission = Admission(
+            self.catalog, data_bytes_max=settings.data_bytes_max, batch_tasks_max=settings.batch_tasks_max
+        )
+        self.backlog = Backlog(self.gate, tasks_max=settings.backlog_tasks_max, bytes_max=settings.backlog_bytes_max)
+        self.submissions = Submissions(
+            ids=self.ids,
+            gate=self.gate,
+            stream=SubmissionStream(self.gate, self.backlog),
+            backlog=self.backlog,
+            management=self.management,
+        )
+        self.cache = TaskCache(self.gate)
+        self.reader = TaskReader(self.cache, self.management)
+        self.waiter = TaskWaiter(self.reader, self.feed)
+        self.changes = TaskChanges(self.cache, self.management, self.waiter)
+        self.draining = False
+        self.readiness = Readiness()
+        self.readiness.add_flag("catalog", lambda: self.catalog.loaded)
+        self.readiness.add_flag("task_ids", lambda: self.ids.available)
+        self.readiness.add("draining", lambda: "draining" if self.draining else None)
+
+    async def start(self) -> None:
+        """Begin to connect to everything; returns also while some of it is away."""
+        await self.gate.start()
+        self.feed.start()
+        self.catalog.start()
+        self.ids.start()
+
+    async def drain(self) -> None:
+        """End what would last: live streams and waits. Requests that were begun are still answered."""
+        self.draining = True
+        await self.feed.stop()
+
+    async def close(self) -> None:
+        """End everything else, once no request is in progress."""
+        await self.submissions.close()
+        await self.catalog.stop()
+        await self.ids.stop()
+        await self.cache.close()
+        await self.gate.stop()

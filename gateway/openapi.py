@@ -1,0 +1,283 @@
+"""The words and examples of /openapi.json. The routes say what exists; this says what goes in and comes out."""
+
+from typing import Any
+
+from starlette.responses import Response
+
+API_VERSION = "1"
+OPENAPI_VERSION = "3.0.3"
+DESCRIPTION = (
+    "Submit tasks, follow them, read their results. Every error is `application/problem+json` (RFC 9457) with a stable "
+    "`code` and, where fields are at fault, JSON pointers to them. A 503 may be repeated after `Retry-After` seconds. "
+    "`/ws/tasks/{id}` is a WebSocket that sends `task_update` events until the task has ended."
+)
+TAGS = [
+    {"name": "tasks", "description": "Submit, read, list, cancel, retry."},
+    {"name": "system", "description": "Task types, counts, health."},
+]
+
+Schema = dict[str, Any]
+
+_TASK_EXAMPLE = {"type": "word_count", "data": {"text": "To be, or not to be, that is the question."}}
+_TEXT: Schema = {"type": "string"}
+_INTEGER: Schema = {"type": "integer"}
+_NUMBER: Schema = {"type": "number"}
+_OBJECT: Schema = {"type": "object"}
+_TIME: Schema = {"type": "string", "format": "date-time", "nullable": True}
+_ID: Schema = {"type": "integer", "format": "int64", "minimum": 1, "example": 1_000_001}
+_STATUS: Schema = {
+    "type": "string",
+    "enum": ["scheduled", "queued", "processing", "retrying", "completed", "failed", "cancelled"],
+}
+
+
+def _maybe(schema: Schema) -> Schema:
+    return {**schema, "nullable": True}
+
+
+def _record(properties: dict[str, Schema], required: list[str] | None = None) -> Schema:
+    return {"type": "object", "properties": properties, **({"required": required} if required else {})}
+
+
+_NEW_TASK: Schema = {
+    **_record(
+        {
+            "type": {"type": "string", "description": "A task type of GET /api/task-types."},
+            "data": {"type": "object", "description": "Input; checked against the type's JSON Schema."},
+            "priority": {
+                "type": "integer",
+                "minimum": 0,
+                "maximum": 9,
+                "default": 4,
+                "description": "High runs first.",
+            },
+            "run_at": {"type": "string", "format": "date-time", "description": "Not before this time, with its zone."},
+            "delay": {"type": "number", "minimum": 0, "description": "Seconds to wait; not together with run_at."},
+            "max_attempts": {"type": "integer", "minimum": 1, "maximum": 20, "description": "Default: the type's."},
+            "timeout": {"type": "number", "minimum": 1, "maximum": 3600, "description": "Seconds one attempt may run."},
+        },
+        ["type", "data"],
+    ),
+    "additionalProperties": False,
+    "example": _TASK_EXAMPLE,
+}
+_ERROR: Schema = _record(
+    {
+        "code": _TEXT,
+        "message": _TEXT,
+        "exception": _maybe(_TEXT),
+        "signal": _maybe(_INTEGER),
+        "exit_code": _maybe(_INTEGER),
+    }
+)
+_LISTED_TASK: dict[str, Schema] = {
+    "id": _ID,
+    "type": {**_maybe(_TEXT), "description": "null while the task is accepted and not stored yet (revision 0)."},
+    "status": _STATUS,
+    "error": _maybe(_ERROR),
+    "attempt": _INTEGER,
+    "max_attempts": _maybe(_INTEGER),
+    "starts": _INTEGER,
+    "failures": _INTEGER,
+    "worker_deaths": _INTEGER,
+    "replica_losses": _INTEGER,
+    "priority": _maybe(_INTEGER),
+    "pool": _maybe(_TEXT),
+    "timeout": _maybe(_NUMBER),
+    "revision": {"type": "integer", "description": "Grows by one with every change of the task."},
+    "accepted_at": _TIME,
+    "created_at": _TIME,
+    "run_at": _TIME,
+    "claimed_at": _TIME,
+    "started_at": _TIME,
+    "executed_at": _TIME,
+    "cancel_requested_at": _TIME,
+    "finished_at": _TIME,
+    "replica": _maybe(_TEXT),
+    "worker": _maybe(_TEXT),
+}
+_TASK: Schema = _record(
+    {
+        **_LISTED_TASK,
+        "result": {"nullable": True, "description": "JSON of the type's result schema, once completed."},
+        "result_unavailable": {"type": "boolean", "description": "A result exists and cannot be read at the moment."},
+        "data": _maybe(_OBJECT),
+    }
+)
+_TASK_TYPE: Schema = _record(
+    {
+        "name": _TEXT,
+        "pool": _TEXT,
+        "description": _TEXT,
+        "data_schema": _OBJECT,
+        "result_schema": _OBJECT,
+        "timeout": _NUMBER,
+        "max_attempts": _INTEGER,
+        "version": _TEXT,
+        "replicas": {"type": "array", "items": _TEXT, "description": "Live replicas that run it."},
+    }
+)
+_STATS: Schema = _record(
+    {
+        "tasks": {"type": "object", "additionalProperties": _INTEGER, "description": "Counts by status."},
+        "live_executors": _INTEGER,
+        "live_managers": _INTEGER,
+        "oldest_queued_seconds": _NUMBER,
+        "backlog_tasks": _INTEGER,
+    }
+)
+_PROBLEM: Schema = {
+    **_record(
+        {
+            "type": _TEXT,
+            "title": _TEXT,
+            "status": _INTEGER,
+            "code": _TEXT,
+            "detail": _TEXT,
+            "errors": {"type": "array", "items": _record({"field": _TEXT, "rule": _TEXT, "message": _TEXT})},
+            "request_id": _TEXT,
+        }
+    ),
+    "example": {
+        "type": "about:blank",
+        "title": "Unprocessable Entity",
+        "status": 422,
+        "code": "unknown_task_type",
+        "detail": "/type: There is no task type 'word_cuont'. Did you mean 'word_count'?",
+        "errors": [
+            {
+                "field": "/type",
+                "rule": "unknown_task_type",
+                "message": "There is no task type 'word_cuont'. Did you mean 'word_count'?",
+            }
+        ],
+        "request_id": "5f0c4d1e9a3b7c28",
+    },
+}
+_PROBLEMS = {
+    status: {"description": text, "content": {"application/problem+json": {"schema": _PROBLEM}}}
+    for status, text in (("4XX", "The request is refused; nothing was stored."), ("5XX", "Try again later."))
+}
+_KEY_PARAMETER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "1 to 128 visible ASCII characters. A repeat with the same body gets the same ids and the header "
+    "`Idempotency-Replayed: true`; one with another body gets 422.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+}
+_DURABILITY_HEADER = {
+    "Headrace-Durability": {
+        "description": "The store that keeps the tasks: `redis-aof`, `postgres`, or `redis-memory` for a Redis that "
+        "is not set up to keep everything.",
+        "schema": _TEXT,
+    }
+}
+
+
+class _Plain(Response):
+    """Leaves the description of the content to `responses`."""
+
+    media_type = None
+
+
+def _query(name: str, description: str, schema: Schema) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
+def _answer(description: str, schema: Schema, **extra: Any) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}, **extra}
+
+
+def _operation(
+    answers: dict[int | str, dict[str, Any]],
+    *,
+    body: Schema | None = None,
+    parameters: list[dict[str, Any]] | None = None,
+    status: int = 200,
+) -> dict[str, Any]:
+    """Arguments of a route's decorator."""
+    extra: dict[str, Any] = {}
+    if body is not None:
+        extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    if parameters:
+        extra["parameters"] = parameters
+    return {
+        "responses": {**answers, **_PROBLEMS},
+        "openapi_extra": extra,
+        "status_code": status,
+        "response_class": _Plain,
+    }
+
+
+SUBMIT_TASK = _operation(
+    {
+        201: _answer(
+            "Accepted and kept.",
+            {**_record({"task_id": _ID}, ["task_id"]), "example": {"task_id": 1_000_001}},
+            headers={"Location": {"description": "Where the task is read.", "schema": _TEXT}, **_DURABILITY_HEADER},
+        )
+    },
+    body=_NEW_TASK,
+    parameters=[_KEY_PARAMETER],
+    status=201,
+)
+SUBMIT_BATCH = _operation(
+    {
+        201: _answer(
+            "All accepted and kept, in the order of the request.",
+            {**_record({"task_ids": {"type": "array", "items": _ID}}), "example": {"task_ids": [1_000_001, 1_000_002]}},
+            headers=_DURABILITY_HEADER,
+        )
+    },
+    body={
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 1000,
+        "items": _NEW_TASK,
+        "example": [_TASK_EXAMPLE, {"type": "calculate_statistics", "data": {"numbers": [1, 2, 3.5]}, "priority": 7}],
+    },
+    parameters=[_KEY_PARAMETER],
+    status=201,
+)
+READ_TASK = _operation(
+    {200: _answer("The task.", _TASK)},
+    parameters=[
+        _query(
+            "wait",
+            "Answer when the task has ended, at the latest after so many seconds.",
+            {"type": "number", "minimum": 0, "maximum": 60, "default": 0},
+        )
+    ],
+)
+LIST_TASKS = _operation(
+    {
+        200: _answer(
+            "Tasks, newest first, without data and results.",
+            {"type": "array", "items": _record(_LISTED_TASK)},
+            headers={"Link": {"description": 'The next page, as `<…>; rel="next"`.', "schema": _TEXT}},
+        )
+    },
+    parameters=[
+        _query("status", "Only tasks in this status.", _STATUS),
+        _query("type", "Only tasks of this type.", _TEXT),
+        _query("limit", "Tasks on a page.", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
+        _query("after", "Only tasks with smaller ids than this.", _ID),
+    ],
+)
+_MESSAGE = _record({"message": _TEXT}, ["message"])
+DELETE_TASK = _operation(
+    {
+        200: _answer("Cancelled, or removed.", _MESSAGE),
+        202: _answer("The cancel is recorded; the task still runs.", _MESSAGE),
+    }
+)
+RETRY_TASK = _operation({200: _answer("The task, started again.", _TASK)})
+LIST_TASK_TYPES = _operation({200: _answer("The catalog.", {"type": "array", "items": _TASK_TYPE})})
+READ_TASK_TYPE = _operation({200: _answer("The task type.", _TASK_TYPE)})
+READ_STATS = _operation({200: _answer("Counts.", _STATS)})
+HEALTH = _operation({200: _answer("It answers.", _record({"status": _TEXT}))})
+READINESS = _operation(
+    {200: _answer("It takes tasks.", _record({"status": _TEXT, "problems": _OBJECT}))},
+)
+METRICS = _operation({200: {"description": "Counters.", "content": {"text/plain": {"schema": _TEXT}}}})

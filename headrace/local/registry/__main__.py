@@ -1,0 +1,64 @@
+"""Starts the registry: `python -m headrace.local.registry --port PORT`. SIGTERM and SIGINT end it."""
+
+import argparse
+import asyncio
+import json
+import logging
+import signal
+import sys
+from datetime import UTC, datetime
+
+from headrace.local.process import LOOPBACK
+from headrace.local.registry.agent import Agent
+from headrace.local.registry.api import ConsulApi
+from headrace.local.registry.http_server import HttpServer
+
+log = logging.getLogger("headrace.local.registry")
+
+
+class _JsonLines(logging.Formatter):
+    """The log format of the services, without the memory of the library that they use for it."""
+
+    _known = frozenset(vars(logging.makeLogRecord({}))) | {"message"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "event": record.getMessage(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "service": "registry",
+            **{name: value for name, value in vars(record).items() if name not in self._known},
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=repr)
+
+
+async def serve(port: int) -> None:
+    stop = asyncio.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+    agent = Agent()
+    server = HttpServer(ConsulApi(agent).answer)
+    agent.start()
+    bound = await server.start(LOOPBACK, port)
+    log.info("registry_started", extra={"address": f"{LOOPBACK}:{bound}"})
+    await stop.wait()
+    await server.stop()
+    await agent.stop()
+    log.info("registry_stopped")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m headrace.local.registry", description=__doc__)
+    parser.add_argument("--port", type=int, default=8500, help="port on loopback; 0 takes a free one")
+    arguments = parser.parse_args()
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    asyncio.run(serve(arguments.port))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,317 @@
+"""The task SDK: turn a typed Python function into a task type that the cluster runs.
+
+    @task("word_count", timeout=30)
+    def word_count(data: WordCountInput) -> WordCountResult: ...
+
+The first parameter is what the client sent as `data`, validated by pydantic; a second one, if there is one, receives
+the `TaskContext`. What the function returns becomes the task's result by pydantic's JSON rules (dates as ISO 8601,
+sets as arrays, Decimal as text). NaN, infinity, lone surrogates, NUL characters, circular or too deep values and
+anything above 8 MiB cannot be stored: such an attempt fails for good with the code `unstorable_result`.
+"""
+
+import functools
+import hashlib
+import importlib
+import inspect
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+RESULT_BYTES_MAX = 8 * 1024 * 1024
+PROGRESS_MESSAGE_MAX = 1000
+
+_MARK = "__headrace_task__"
+_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,99}")
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_encode_json = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class PermanentError(Exception):
+    """Raised by a handler for a failure that no further attempt can mend: the task fails at once with `code`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        if not _CODE.fullmatch(code):
+            raise ValueError(f"an error code is a short lower-case word like `invalid_image`, not {code!r}")
+        super().__init__(message)
+        self.code = code
+
+
+class DuplicateTaskTypeError(Exception):
+    """Two functions claim the same task type."""
+
+
+class UnstorableResultError(Exception):
+    """A handler returned something that is not JSON, or too large."""
+
+
+class TaskContext:
+    """What a handler may know and do about the attempt that it is running."""
+
+    __slots__ = (
+        "_fraction",
+        "_is_cancelled",
+        "_logger",
+        "_on_progress",
+        "_open_logger",
+        "_open_scratch",
+        "attempt",
+        "deadline",
+        "task_id",
+        "type",
+    )
+
+    def __init__(
+        self,
+        *,
+        task_id: int = 0,
+        attempt: int = 1,
+        type: str = "",  # noqa: A002
+        deadline: float | None = None,
+        on_progress: Callable[[float, str], None] | None = None,
+        is_cancelled: Callable[[], bool] | None = None,
+        open_scratch: Callable[[], Path] | None = None,
+        open_logger: Callable[[], "FilteringBoundLogger"] | None = None,
+    ) -> None:
+        """Everything is optional, so that a test can call a handler with a plain `TaskContext()`."""
+        self.task_id = task_id
+        self.attempt = attempt
+        self.type = type
+        self.deadline = deadline
+        self._on_progress = on_progress
+        self._is_cancelled = is_cancelled
+        self._open_scratch = open_scratch
+        self._open_logger = open_logger
+        self._fraction = 0.0
+        self._logger: FilteringBoundLogger | None = None
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Say how far the attempt has come, from 0 to 1.
+
+        Call it as often as you like: watchers see at most five reports per second, always including the latest.
+        The fraction is clamped, and never falls; the message is cut at 1,000 characters.
+        """
+        if math.isfinite(fraction):
+            self._fraction = max(self._fraction, min(1.0, fraction))
+        if self._on_progress is not None:
+            self._on_progress(self._fraction, message[:PROGRESS_MESSAGE_MAX])
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the attempt is to stop. A `def` handler that does not return within a second after is killed."""
+        return self._is_cancelled is not None and self._is_cancelled()
+
+    @property
+    def scratch(self) -> Path:
+        """A directory of this attempt's own, made on first use and removed when the attempt has ended."""
+        if self._open_scratch is None:
+            raise RuntimeError("this context has no scratch directory")
+        return self._open_scratch()
+
+    @property
+    def log(self) -> "FilteringBoundLogger":
+        """A structured logger that carries the task's id and attempt."""
+        if self._logger is None:
+            logger = self._open_logger() if self._open_logger is not None else _default_logger()
+            self._logger = logger.bind(task_id=self.task_id, attempt=self.attempt, type=self.type)
+        return self._logger
+
+
+class TaskDefinition:
+    """A task type: its name, its limits, and how to decode its data, run it and encode its result.
+
+    Validators and schemas are built when they are first needed, so that importing task modules stays cheap.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str,
+        timeout: float,
+        max_attempts: int,
+        pool: str | None,
+        description: str | None,
+        examples: Sequence[Any],
+    ) -> None:
+        _check_options(name, timeout=timeout, max_attempts=max_attempts, pool=pool)
+        self.function = function
+        self.name = name
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.pool = pool or ("io" if self.is_async else "cpu")
+        self.timeout = timeout
+        self.max_attempts = max_attempts
+        self.description = description if description is not None else inspect.getdoc(function) or ""
+        self.examples = tuple(examples)
+        self.wants_context = _takes_context(function, name)
+
+    @functools.cached_property
+    def _hints(self) -> Mapping[str, Any]:
+        return inspect.get_annotations(self.function, eval_str=True)
+
+    @functools.cached_property
+    def _data_adapter(self) -> TypeAdapter[Any]:
+        parameter = next(iter(inspect.signature(self.function).parameters))
+        return TypeAdapter(self._hints.get(parameter, dict[str, Any]))
+
+    @functools.cached_property
+    def _result_adapter(self) -> TypeAdapter[Any]:
+        result = self._hints.get("return", Any)
+        if isinstance(result, type) and issubclass(result, BaseModel):
+            return TypeAdapter(result)
+        # Outside a model pydantic would turn NaN into null without a word.
+        return TypeAdapter(Any if result is None else result, config=ConfigDict(ser_json_inf_nan="constants"))
+
+    @functools.cached_property
+    def data_schema(self) -> str:
+        """JSON Schema of the data, with at least one example that runs."""
+        schema = self._data_adapter.json_schema(mode="validation")
+        if self.examples:
+            schema["examples"] = [*self.examples]
+        return json.dumps(schema, ensure_ascii=False)
+
+    @functools.cached_property
+    def result_schema(self) -> str:
+        """JSON Schema of the result."""
+        return json.dumps(self._result_adapter.json_schema(mode="serialization"), ensure_ascii=False)
+
+    @functools.cached_property
+    def version(self) -> str:
+        """SHA-256 over everything that a client may see of the type."""
+        seen = (self.name, self.pool, self.description, self.data_schema, self.result_schema)
+        return hashlib.sha256(json.dumps([*seen, self.timeout, self.max_attempts]).encode()).hexdigest()
+
+    def decode(self, data: bytes) -> Any:
+        """Return the handler's first argument. Raises pydantic's ValidationError for data that do not fit."""
+        return self._data_adapter.validate_json(data)
+
+    def run(self, value: Any, context: TaskContext) -> Any:
+        """Call the handler; for an `async def` one this returns the coroutine."""
+        return self.function(value, context) if self.wants_context else self.function(value)
+
+    def encode(self, result: Any) -> bytes:
+        """Return the result as JSON that every reader can take. Raises UnstorableResultError."""
+        try:
+            body = _encode_json(self._result_adapter.dump_python(result, mode="json", warnings="error")).encode()
+        except (ValueError, TypeError, RecursionError, OverflowError) as error:
+            raise UnstorableResultError(f"the result cannot be written as JSON: {error}") from error
+        if len(body) > RESULT_BYTES_MAX:
+            raise UnstorableResultError(f"the result has {len(body)} bytes, more than {RESULT_BYTES_MAX}")
+        if b"\\u0000" in body and _ESCAPED_NUL.search(body):
+            raise UnstorableResultError("the result contains a NUL character")
+        return body
+
+
+class TaskRegistry:
+    """The task types of a process, by name."""
+
+    def __init__(self) -> None:
+        self._definitions: dict[str, TaskDefinition] = {}
+
+    @property
+    def definitions(self) -> tuple[TaskDefinition, ...]:
+        """All types, in the order of their names."""
+        return tuple(self._definitions[name] for name in sorted(self._definitions))
+
+    def add(self, definition: TaskDefinition) -> None:
+        """Add a type. Adding the same one twice is fine; another function under its name is not."""
+        known = self._definitions.setdefault(definition.name, definition)
+        if known is not definition:
+            raise DuplicateTaskTypeError(
+                f"task type {definition.name!r} is defined by both {_origin(known)} and {_origin(definition)}"
+            )
+
+    def get(self, name: str) -> TaskDefinition | None:
+        """Return the type of that name, if there is one."""
+        return self._definitions.get(name)
+
+
+def task(
+    name: str,
+    *,
+    timeout: float = 30,
+    max_attempts: int = 3,
+    pool: str | None = None,
+    description: str | None = None,
+    examples: Sequence[Any] = (),
+) -> Callable[[Handler], Handler]:
+    """Declare a function as the handler of the task type `name`.
+
+    A `def` handler runs in the pool `cpu` (one at a time per worker process), an `async def` one in `io` (many at a
+    time), unless `pool` names another. An attempt that takes longer than `timeout` seconds is ended, with its process
+    if need be. The task fails for good after `max_attempts` failures. `examples` are shown to clients and must run.
+    The function itself stays as it is and can be called directly.
+    """
+
+    def declare(function: Handler) -> Handler:
+        definition = TaskDefinition(
+            function,
+            name=name,
+            timeout=timeout,
+            max_attempts=max_attempts,
+            pool=pool,
+            description=description,
+            examples=examples,
+        )
+        setattr(function, _MARK, definition)
+        return function
+
+    return declare
+
+
+def definition_of(function: Callable[..., Any]) -> TaskDefinition:
+    """Return what `@task` declared for the function."""
+    definition = getattr(function, _MARK, None)
+    if not isinstance(definition, TaskDefinition):
+        raise TypeError(f"{function!r} is not declared with @task")
+    return definition
+
+
+def load_registry(modules: Sequence[str]) -> TaskRegistry:
+    """Import the modules and collect the handlers found in them, also those that they import from elsewhere."""
+    registry = TaskRegistry()
+    for name in modules:
+        for value in vars(importlib.import_module(name)).values():
+            definition = getattr(value, _MARK, None)
+            if isinstance(definition, TaskDefinition):
+                registry.add(definition)
+    return registry
+
+
+def _check_options(name: str, *, timeout: float, max_attempts: int, pool: str | None) -> None:
+    for word in (name, pool):
+        if word is not None and not _NAME.fullmatch(word):
+            raise ValueError(f"names of task types and pools are lower-case words like `word_count`, not {word!r}")
+    if not 0 < timeout <= 7 * 86400:
+        raise ValueError(f"timeout of {name} must be above 0 and at most 7 days, not {timeout}")
+    if not 1 <= max_attempts <= 20:
+        raise ValueError(f"max_attempts of {name} must be from 1 to 20, not {max_attempts}")
+
+
+def _takes_context(function: Callable[..., Any], name: str) -> bool:
+    parameters = inspect.signature(function).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if not 1 <= len(positional) <= 2 or len(positional) != len(parameters):
+        raise TypeError(f"handler of {name} must take its data and, if it wants, a context")
+    return len(positional) == 2
+
+
+def _default_logger() -> "FilteringBoundLogger":
+    import structlog  # loaded by the first handler that logs: an idle worker does without
+
+    logger: FilteringBoundLogger = structlog.get_logger("headrace.task")
+    return logger
+
+
+def _origin(definition: TaskDefinition) -> str:
+    return f"{definition.function.__module__}.{definition.function.__qualname__}"

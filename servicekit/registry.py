@@ -1,0 +1,116 @@
+"""Consul as the place where services register and find each other. Nothing here fails while Consul is away."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import structlog
+from consul import ConsulException
+
+from servicekit.consul_client import AsyncConsul, open_consul
+from servicekit.consul_watch import ConsulWatch
+from servicekit.errors import Unavailable
+from servicekit.loops import BackgroundLoop
+
+log = structlog.stdlib.get_logger(__name__)
+
+_LOOK_SECONDS = 5.0
+# Consul takes nothing below a minute.
+_FORGET_AFTER = "1m"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceRegistration:
+    """One replica as it is announced. Consul checks it by the gRPC health service, or by an HTTP path."""
+
+    name: str
+    service_id: str
+    host: str
+    port: int
+    grpc_check: bool = False
+    http_check: str | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+
+class ConsulRegistry:
+    """The registry at `url`. Must be made inside the running event loop; `close` ends what it holds."""
+
+    def __init__(
+        self, url: str, token: str | None = None, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self._consul = open_consul(url, token, transport=transport)
+        self._registrations: list[ServiceRegistration] = []
+        self._keeper = BackgroundLoop("registration", self.keep_registered, interval=_LOOK_SECONDS)
+
+    async def register(self, registration: ServiceRegistration) -> None:
+        """Announce the replica, and again whenever the agent has lost it, until `deregister`. Call it when the
+        replica serves: it counts as healthy from now on. Returns also while Consul is away.
+        """
+        self._registrations.append(registration)
+        try:
+            await _register(self._consul, registration)
+        except (ConsulException, httpx.HTTPError) as error:
+            log.warning("registration_delayed", service_id=registration.service_id, reason=_reason(error))
+        self._keeper.start()
+
+    async def deregister(self) -> None:
+        """Take all registrations back. While Consul is away they end by their checks instead."""
+        await self._keeper.stop(grace=0)
+        for registration in self._registrations:
+            try:
+                await self._consul.agent.service.deregister(registration.service_id)
+            except (ConsulException, httpx.HTTPError) as error:
+                log.warning("deregistration_failed", service_id=registration.service_id, reason=_reason(error))
+        self._registrations.clear()
+
+    def watch(self, name: str) -> ConsulWatch:
+        """The replicas of the service `name`; start it to have it kept up to date."""
+        return ConsulWatch(self._consul, name)
+
+    async def close(self) -> None:
+        await self.deregister()
+        await self._consul.close()
+
+    async def keep_registered(self) -> None:
+        """Register again what the registry does not list any more."""
+        for registration in self._registrations:
+            try:
+                _, listed = await self._consul.health.service(registration.name)
+                if not any(entry["Service"]["ID"] == registration.service_id for entry in listed):
+                    await _register(self._consul, registration)
+            except (ConsulException, httpx.HTTPError, KeyError, TypeError) as error:
+                raise Unavailable(_reason(error), code="registry_unavailable") from error
+
+
+async def _register(consul: AsyncConsul, registration: ServiceRegistration) -> None:
+    await consul.agent.service.register(
+        registration.name,
+        service_id=registration.service_id,
+        address=registration.host,
+        port=registration.port,
+        meta=dict(registration.meta),
+        check=_check(registration),
+    )
+    log.info("registered", service_id=registration.service_id, host=registration.host, port=registration.port)
+
+
+def _check(registration: ServiceRegistration) -> dict[str, Any] | None:
+    address = f"{registration.host}:{registration.port}"
+    if registration.grpc_check:
+        target = {"grpc": address}
+    elif registration.http_check is not None:
+        target = {"http": f"http://{address}{registration.http_check}"}
+    else:
+        return None
+    return {
+        **target,
+        "interval": "1s",
+        "timeout": "1s",
+        "status": "passing",
+        "DeregisterCriticalServiceAfter": _FORGET_AFTER,
+    }
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"

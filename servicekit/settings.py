@@ -1,0 +1,120 @@
+"""Settings that every service has, read from `HEADRACE_*`; `HEADRACE_X_FILE` names a file that holds X."""
+
+import contextlib
+import os
+import socket
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+ENV_PREFIX = "HEADRACE_"
+_FILE_SUFFIX = "_FILE"
+_WILDCARD_HOSTS = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound to
+
+
+def _seconds(value: Any) -> Any:
+    """Variables hold text: a number in it means seconds. ISO 8601 durations are left to pydantic."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
+# A duration that the environment gives as a number of seconds.
+Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the text names each variable."""
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """Reads a setting from the file that `HEADRACE_<NAME>_FILE` names: secrets need not be in the environment."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        path = os.environ.get(variable(field_name) + _FILE_SUFFIX)
+        if not path:
+            return None, field_name, False
+        if variable(field_name) in os.environ:
+            raise SettingsError(f"{variable(field_name)} and {variable(field_name)}{_FILE_SUFFIX} are both set")
+        try:
+            return Path(path).read_text(encoding="utf-8").rstrip("\r\n"), field_name, False
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{variable(field_name)}{_FILE_SUFFIX}: {error}") from error
+
+    def __call__(self) -> dict[str, Any]:
+        values = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class ServiceSettings(BaseSettings):
+    """What every service needs to know; services add their own fields in a subclass."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    # Name of this replica; stays over its restarts where the deployment sets it.
+    replica: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}", min_length=1, max_length=200)
+    # Where to listen.
+    host: str = "127.0.0.1"
+    grpc_port: int = Field(default=0, ge=0, le=65535)
+    # Where others find us.
+    advertise_host: str = Field(default_factory=lambda data: reachable_host(data.get("host", "")))
+    consul_url: str = Field(default="http://127.0.0.1:8500", pattern=r"^https?://[^/]+")
+    consul_token: SecretStr | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+    # How long what runs may go on after the order to stop.
+    grace: Seconds = Field(default=timedelta(seconds=30), ge=timedelta(0), le=timedelta(hours=1))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, SecretFiles(settings_cls)
+
+
+Settings = TypeVar("Settings", bound=ServiceSettings)
+
+
+def load_settings(cls: type[Settings]) -> Settings:
+    """Read the settings from the environment. Raises SettingsError with one line that names each wrong variable."""
+    try:
+        return cls()
+    except ValidationError as error:
+        raise SettingsError(problems(error)) from error
+
+
+def problems(error: ValidationError) -> str:
+    """Name each wrong variable and what is wrong with it, without its value: it may be a secret."""
+    return "; ".join(f"{variable('_'.join(map(str, item['loc'])))}: {item['msg']}" for item in error.errors())
+
+
+def variable(field_name: str) -> str:
+    """The environment variable of a setting."""
+    return ENV_PREFIX + field_name.upper()
+
+
+def describe(settings: ServiceSettings) -> dict[str, Any]:
+    """The settings as they may be shown and logged: secrets are masked."""
+    return settings.model_dump(mode="json")
+
+
+def reachable_host(host: str) -> str:
+    """Where others reach a server that listens on `host`: this machine's address where it listens on all of them."""
+    if host not in _WILDCARD_HOSTS:
+        return host
+    try:
+        return socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return socket.gethostname()

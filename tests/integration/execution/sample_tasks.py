@@ -1,0 +1,47 @@
+"""Task types for the tests of a whole replica."""
+
+import asyncio
+import os
+import time
+
+from pydantic import BaseModel
+
+from headrace.tasks import TaskContext, task
+
+
+class Number(BaseModel):
+    value: int = 0
+
+
+class Nap(BaseModel):
+    seconds: float
+    # The file gets a line for each start.
+    trace: str = ""
+
+
+@task("double")
+def double(data: Number) -> Number:
+    return Number(value=data.value * 2)
+
+
+@task("nap")
+def nap(data: Nap, context: TaskContext) -> Number:
+    if data.trace:
+        with open(data.trace, "a", encoding="utf-8") as trace:
+            trace.write(f"{context.task_id} {context.attempt}\n")
+    end = time.monotonic() + data.seconds
+    context.progress(0.5, "sleeping")
+    while time.monotonic() < end and not context.cancelled:
+        time.sleep(0.01)
+    return Number(value=1)
+
+
+@task("nap_async")
+async def nap_async(data: Nap) -> Number:
+    await asyncio.sleep(data.seconds)
+    return Number(value=2)
+
+
+@task("crash")
+def crash(data: Number) -> Number:
+    os._exit(data.value)

@@ -1,0 +1,218 @@
+"""A manager and a whole replica over a real stream: workers and result DB are real."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import grpc
+import pytest
+
+from execution_service.service import ExecutionService
+from headrace.v1 import execution_pb2, task_pb2
+from tests.integration.execution.conftest import settings_for
+from tests.integration.execution.manager import Manager
+from tests.support.waiting import wait_until
+
+
+def assignment(
+    task_id: int, attempt: int = 1, *, type_name: str = "double", data: object = None, round_base: int = 0
+) -> execution_pb2.Assignment:
+    return execution_pb2.Assignment(
+        task_id=task_id,
+        attempt=attempt,
+        type=type_name,
+        data=json.dumps({"value": task_id} if data is None else data).encode(),
+        pool="io" if type_name == "nap_async" else "cpu",
+        timeout_ms=30_000,
+        round_base=round_base,
+        max_attempts=3,
+    )
+
+
+async def stored(manager: Manager, *keys: tuple[int, int]) -> dict[tuple[int, int], bytes]:
+    wanted = [execution_pb2.AttemptKey(task_id=task_id, attempt=attempt) for task_id, attempt in keys]
+    answer = await manager.stub.GetResults(execution_pb2.GetResultsRequest(keys=wanted), timeout=5)
+    return {(item.task_id, item.attempt): item.result for item in answer.results}
+
+
+async def test_tasks_run_and_their_results_are_stored_when_the_report_arrives(manager: Manager) -> None:
+    await wait_until(lambda: manager.open("cpu") >= 2)
+    await wait_until(lambda: manager.open("io") >= 1)
+    manager.assign([assignment(1), assignment(2), assignment(3, type_name="nap_async", data={"seconds": 0.01})])
+    await wait_until(lambda: len(manager.reports) == 3)
+    assert {report.outcome for report in manager.reports} == {task_pb2.OUTCOME_COMPLETED}
+    assert all(report.started and report.worker for report in manager.reports)
+    assert await stored(manager, (1, 1), (2, 1), (3, 1), (4, 1)) == {
+        (1, 1): b'{"value":2}',
+        (2, 1): b'{"value":4}',
+        (3, 1): b'{"value":2}',
+    }
+    assert manager.reported(1)[0].result == b'{"value":2}'
+    await manager.stub.RemoveResults(execution_pb2.RemoveResultsRequest(task_ids=[1, 3]), timeout=5)
+    assert list(await stored(manager, (1, 1), (2, 1), (3, 1))) == [(2, 1)]
+
+
+async def test_hello_tells_the_types_and_pools(manager: Manager, service: ExecutionService) -> None:
+    await wait_until(lambda: manager.hellos)
+    hello = manager.hellos[0]
+    assert (hello.replica, hello.address) == ("exec-1", service.replica.address)
+    types = {task_type.name: task_type for task_type in hello.task_types}
+    assert types["double"].pool == "cpu"
+    assert types["nap_async"].pool == "io"
+    assert json.loads(types["double"].data_schema)["type"] == "object"
+    assert {pool.name: pool.slots for pool in hello.pools} == {"cpu": 2, "io": 8}
+
+
+async def test_short_tasks_are_asked_for_in_hundreds_and_none_is_lost(
+    manager: Manager, service: ExecutionService
+) -> None:
+    next_id, total, most = 1, 3_000, 0
+    async with asyncio.timeout(30):
+        while next_id <= total:
+            await wait_until(lambda: manager.open("cpu") > 0)
+            count = min(manager.open("cpu"), total - next_id + 1)
+            most = max(most, count)
+            manager.assign(assignment(task_id) for task_id in range(next_id, next_id + count))
+            next_id += count
+        await wait_until(lambda: len({report.task_id for report in manager.reports}) == total)
+    assert most > 100
+    assert {report.outcome for report in manager.reports} == {task_pb2.OUTCOME_COMPLETED}
+    assert len(manager.reports) == total
+    await wait_until(lambda: len(service.replica.table) == 0)
+
+
+async def test_without_echoes_an_attempt_is_held_and_starts_with_the_next_one(
+    manager: Manager, service: ExecutionService, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    await wait_until(lambda: manager.open("cpu") > 0)
+    manager.database_is_away = True
+    await asyncio.sleep(2.6)  # until the last echo is too old to start anything by
+    manager.assign([assignment(1, type_name="nap", data={"seconds": 0.01, "trace": str(trace)})])
+    manager.ask((1, 1))
+    await wait_until(lambda: manager.answers.get((1, 1)) == execution_pb2.Answer.STATE_HELD)
+    assert not trace.exists()
+    assert not manager.ended
+    manager.database_is_away = False
+    await wait_until(lambda: manager.reported(1))
+    assert trace.read_text(encoding="utf-8") == "1 1\n"
+
+
+async def test_reports_go_to_another_manager_when_the_first_one_vanishes(service: ExecutionService) -> None:
+    async with Manager(service.replica.address, "first") as first:
+        await wait_until(lambda: first.open("cpu") > 0)
+        first.assign([assignment(1, type_name="nap", data={"seconds": 0.5})])
+        first.ask((1, 1))
+        await wait_until(lambda: first.answers)
+    async with Manager(service.replica.address, "second") as second:
+        await wait_until(lambda: second.reported(1))
+        assert second.reported(1)[0].outcome == task_pb2.OUTCOME_COMPLETED
+        await wait_until(lambda: len(service.replica.table) == 0)
+
+
+async def test_a_silent_manager_is_cut_off_and_another_gets_its_demand(service: ExecutionService) -> None:
+    async with Manager(service.replica.address, "silent") as silent:
+        await wait_until(lambda: silent.open("cpu") == 2)
+        silent.is_silent = True
+        async with Manager(service.replica.address, "other") as other:
+            await wait_until(lambda: silent.ended)
+            await wait_until(lambda: other.open("cpu") == 2)
+
+
+async def test_a_cancelled_attempt_ends_as_cancelled(manager: Manager) -> None:
+    await wait_until(lambda: manager.open("cpu") > 0)
+    manager.assign([assignment(1, type_name="nap", data={"seconds": 20})])
+    await wait_until(lambda: manager.progress)
+    manager.cancel((1, 1))
+    await wait_until(lambda: manager.reported(1))
+    assert manager.reported(1)[0].outcome == task_pb2.OUTCOME_CANCELLED
+
+
+async def test_a_worker_that_dies_is_reported(manager: Manager) -> None:
+    await wait_until(lambda: manager.open("cpu") > 0)
+    manager.assign([assignment(1, type_name="crash", data={"value": 3})])
+    await wait_until(lambda: manager.reported(1))
+    report = manager.reported(1)[0]
+    assert (report.outcome, report.error.exit_code) == (task_pb2.OUTCOME_WORKER_DIED, 3)
+
+
+async def test_after_its_session_was_ended_a_replica_works_in_a_new_one(manager: Manager, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    await wait_until(lambda: manager.open("cpu") > 0)
+    ended = manager.session_id
+    manager.assign([assignment(1, type_name="nap", data={"seconds": 60, "trace": str(trace)})])
+    await wait_until(trace.exists)
+    manager.end_session()
+    await wait_until(lambda: manager.session_id != ended)
+    manager.ask((1, 1))
+    await wait_until(lambda: manager.answers.get((1, 1)) == execution_pb2.Answer.STATE_REFUSED)
+    await wait_until(lambda: manager.open("cpu") > 0)
+    manager.assign([assignment(1, 2, round_base=1)])
+    await wait_until(lambda: manager.reported(1))
+    assert [(report.attempt, report.outcome) for report in manager.reported(1)] == [(2, task_pb2.OUTCOME_COMPLETED)]
+
+
+async def test_a_later_attempt_reports_the_result_of_an_earlier_one_without_running(manager: Manager) -> None:
+    await wait_until(lambda: manager.open("cpu") > 0)
+    manager.assign([assignment(1)])
+    await wait_until(lambda: manager.reported(1))
+    manager.assign([assignment(1, 2, data={"value": 1000})])
+    await wait_until(lambda: len(manager.reported(1)) == 2)
+    assert not manager.reported(1)[1].started
+    assert await stored(manager, (1, 2)) == {(1, 2): b'{"value":2}'}
+
+
+async def test_draining_finishes_or_gives_back_and_says_bye(postgres_dsn: str, tmp_path: Path) -> None:
+    service = ExecutionService(settings_for(postgres_dsn, tmp_path))
+    await service.start()
+    async with Manager(service.replica.address) as manager:
+        await wait_until(lambda: manager.open("cpu") == 2)
+        manager.assign(
+            assignment(task_id, type_name="nap", data={"seconds": seconds}) for task_id, seconds in ((1, 0.5), (2, 60))
+        )
+        await wait_until(lambda: len(manager.progress) == 2)
+        await service.drain()
+        await wait_until(lambda: manager.ended)
+        outcomes = {report.task_id: report.outcome for report in manager.reports}
+        assert outcomes == {1: task_pb2.OUTCOME_COMPLETED, 2: task_pb2.OUTCOME_HANDED_BACK}
+        assert manager.said_bye
+
+
+async def test_a_stream_must_begin_with_attach(service: ExecutionService, manager: Manager) -> None:
+    call = manager.stub.Dispatch()
+    await call.write(execution_pb2.DispatchRequest(claim_rounds=1))
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call.read()
+    assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert len(service.replica.streams) == 1
+
+
+async def test_workers_can_be_listed_added_and_removed(manager: Manager) -> None:
+    created = await manager.stub.CreateWorker(execution_pb2.CreateWorkerRequest(), timeout=5)
+    listed = await manager.stub.ListWorkers(execution_pb2.ListWorkersRequest(), timeout=5)
+    assert created.worker.worker_id in {worker.worker_id for worker in listed.workers}
+    assert all(worker.replica == "exec-1" and worker.pid > 0 for worker in listed.workers)
+    removal = execution_pb2.DeleteWorkerRequest(worker_id=created.worker.worker_id, force=True)
+    await manager.stub.DeleteWorker(removal, timeout=5)
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await manager.stub.DeleteWorker(execution_pb2.DeleteWorkerRequest(worker_id="nobody"), timeout=5)
+    assert error.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_updates_of_what_runs_here_can_be_watched(manager: Manager) -> None:
+    await wait_until(lambda: manager.open("cpu") > 0)
+    watch = manager.stub.WatchTasks(execution_pb2.ExecutionServiceWatchTasksRequest(task_ids=[1]))
+    seen: list[task_pb2.TaskUpdate] = []
+
+    async def follow() -> None:
+        async for message in watch:
+            seen.extend(message.updates)
+
+    following = asyncio.create_task(follow())
+    await watch.wait_for_connection()
+    manager.assign([assignment(1, type_name="nap", data={"seconds": 0.5}), assignment(2)])
+    await wait_until(lambda: seen and seen[-1].status == task_pb2.TASK_STATUS_COMPLETED)
+    watch.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    assert {update.task_id for update in seen} == {1}
+    assert any(update.progress.fraction == 0.5 for update in seen)

@@ -1,0 +1,210 @@
+"""Handlers that misbehave: what a worker and its pool must outlive."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any, NoReturn
+
+from headrace.tasks import TaskContext, task
+
+
+class BrokenTextError(Exception):
+    """Cannot even say what went wrong."""
+
+    def __str__(self) -> NoReturn:
+        raise RuntimeError("no text")
+
+
+_RAISED: dict[str, BaseException] = {
+    "system_exit": SystemExit(0),
+    "keyboard_interrupt": KeyboardInterrupt(),
+    "generator_exit": GeneratorExit(),
+    "broken_text": BrokenTextError(),
+    "large": ValueError("x" * 10_000_000),
+    "surrogate": ValueError("bad \ud800 text \0"),
+    "group": ExceptionGroup("several", [ValueError("one"), TypeError("two")]),
+    "stop_iteration": StopIteration(3),
+    "cancelled": asyncio.CancelledError(),
+}
+
+
+def _result(name: str) -> Any:
+    deep: list[Any] = []
+    for _ in range(10_000):
+        deep = [deep]
+    circular: list[Any] = []
+    circular.append(circular)
+    results: dict[str, Any] = {
+        "nan": {"value": float("nan")},
+        "infinity": float("inf"),
+        "surrogate": "\ud800",
+        "nul": "a\0b",
+        "object": object(),
+        "bytes": b"\xff",
+        "circular": circular,
+        "deep": deep,
+        "large": "x" * (8 * 1024 * 1024 + 1),
+    }
+    return results[name]
+
+
+@task("raise_any")
+def raise_any(data: dict[str, str]) -> None:
+    raise _RAISED[data["what"]]
+
+
+@task("raise_any_async")
+async def raise_any_async(data: dict[str, str]) -> None:
+    raise _RAISED[data["what"]]
+
+
+@task("raise_any_thread", pool="io")
+def raise_any_thread(data: dict[str, str]) -> None:
+    raise _RAISED[data["what"]]
+
+
+@task("return_any")
+def return_any(data: dict[str, str]) -> Any:
+    return _result(data["what"])
+
+
+@task("return_bytes")
+def return_bytes(data: dict[str, int]) -> str:
+    return "x" * data["bytes"]
+
+
+@task("print_much")
+def print_much(data: dict[str, int]) -> int:
+    line = "y" * 999 + "\n"
+    for _ in range(data["kilobytes"]):
+        sys.stdout.write(line)
+    return data["kilobytes"]
+
+
+@task("print_and_die")
+def print_and_die(data: dict[str, str]) -> None:
+    print(data["line"])  # noqa: T201
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@task("close_descriptors")
+def close_descriptors(data: dict[str, Any]) -> None:
+    os.closerange(0, 256)
+    time.sleep(5)
+
+
+@task("write_garbage")
+def write_garbage(data: dict[str, str]) -> None:
+    """Write to every socket that is open: the worker's own is among them."""
+    junk = {"noise": b"\xff" * 64, "huge": (2**30).to_bytes(4, "little"), "half": b"\x10\0\0\0abc"}[data["what"]]
+    for fd in range(3, 256):
+        try:
+            if os.readlink(f"/proc/self/fd/{fd}").startswith("socket:"):
+                os.write(fd, junk)
+        except OSError:
+            continue
+    if data["what"] == "half":
+        os._exit(3)
+    time.sleep(10)
+
+
+@task("spin")
+def spin(data: dict[str, Any]) -> None:
+    """Stay inside C code that does not let go of the interpreter."""
+    sum(range(10**12))
+
+
+@task("spin_async")
+async def spin_async(data: dict[str, Any]) -> None:
+    while True:
+        pass
+
+
+@task("stop_self")
+def stop_self(data: dict[str, Any]) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+@task("stop_self_later")
+def stop_self_later(data: dict[str, Any]) -> None:
+    """Have the process stopped when the handler has returned."""
+    subprocess.Popen(["/bin/sh", "-c", f"sleep 0.3; kill -STOP {os.getpid()}"])
+
+
+@task("start_child")
+def start_child(data: dict[str, Any], context: TaskContext) -> int:
+    """Start a process that would outlive the worker, say who it is, and go on."""
+    child = subprocess.Popen(["/bin/sleep", "300"])
+    context.progress(0.5, str(child.pid))
+    time.sleep(60)
+    return child.pid
+
+
+@task("fork")
+def fork(data: dict[str, Any]) -> int:
+    """Let a copy of the worker come back from the handler as well."""
+    return os.fork()
+
+
+@task("swallow_cancel", timeout=60)
+async def swallow_cancel(data: dict[str, Any]) -> str:
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        return "done anyway"
+    return "slept"
+
+
+@task("deaf_async", timeout=60)
+async def deaf_async(data: dict[str, Any]) -> None:
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            continue
+
+
+@task("own_timeout_error")
+async def own_timeout_error(data: dict[str, Any]) -> None:
+    raise TimeoutError("the handler's own")
+
+
+@task("many_progress")
+def many_progress(data: dict[str, float], context: TaskContext) -> int:
+    """Report as fast as can be, forwards, backwards and beyond, with large texts."""
+    end, calls = time.monotonic() + data["seconds"], 0
+    while time.monotonic() < end:
+        calls += 1
+        context.progress((calls % 1000) / 500, "z" * 2000)
+        context.progress(float("nan"))
+    return calls
+
+
+@task("last_progress")
+def last_progress(data: dict[str, float], context: TaskContext) -> None:
+    """Report twice in a row, then fall silent."""
+    context.progress(0.25, "first")
+    context.progress(0.5, "second \ud800")
+    time.sleep(data["seconds"])
+
+
+@task("log_lines")
+def log_lines(data: dict[str, int], context: TaskContext) -> None:
+    for number in range(data["lines"]):
+        context.log.info("handler_event", number=number)
+
+
+@task("use_scratch")
+def use_scratch(data: dict[str, Any], context: TaskContext) -> str:
+    (context.scratch / "file").write_text("content")
+    if data.get("die"):
+        os._exit(1)
+    return str(context.scratch)
+
+
+@task("see_environment")
+def see_environment(data: dict[str, Any]) -> dict[str, Any]:
+    return {"names": sorted(os.environ), "session": os.getsid(0) == os.getpid()}

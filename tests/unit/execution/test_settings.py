@@ -1,0 +1,18 @@
+"""Settings of an execution replica come from the environment."""
+
+from datetime import timedelta
+
+import pytest
+
+from execution_service.settings import ExecutionSettings
+from servicekit.settings import load_settings
+
+
+def test_modules_are_separated_by_commas_and_durations_are_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_RESULTS_DSN", "postgresql://h/r")
+    monkeypatch.setenv("HEADRACE_TASK_MODULES", "myapp.tasks, other.tasks,")
+    monkeypatch.setenv("HEADRACE_RETENTION", "3600")
+    settings = load_settings(ExecutionSettings)
+    assert settings.task_modules == ("myapp.tasks", "other.tasks")
+    assert settings.retention == timedelta(hours=1)
+    assert settings.workers == 2
