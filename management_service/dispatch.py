@@ -53,7 +53,7 @@ class Dispatcher:
         self._links = links
         self._publisher = publisher
         self._pools: dict[str, _Pool] = {}
-        self._loop = BackgroundLoop("claims", self._run_once, interval=CLAIM_SECONDS)
+        self._loop = BackgroundLoop("claims", self.run_once, interval=CLAIM_SECONDS)
         self._poll = BackgroundLoop("claim_poll", self._doubt, interval=CLAIM_SECONDS)
 
     def start(self) -> None:
@@ -83,7 +83,7 @@ class Dispatcher:
         """Choose sessions for new tasks that need not wait; `settle` has to follow."""
         handover = Handover([])
         groups: dict[tuple[str, str], list[Submission]] = {}
-        for submission in submissions:
+        for submission in {submission.task_id: submission for submission in submissions}.values():
             if submission.delay_ms or submission.HasField("run_at"):
                 handover.tasks.append(NewTask(submission))
             else:
@@ -136,7 +136,7 @@ class Dispatcher:
         for account, count in _counts(handover.owners.values()):
             account.release(count)
 
-    async def _run_once(self) -> None:
+    async def run_once(self) -> None:
         """Claim for every pool with open demand whose queue may hold something."""
         for name in self._pools_with_demand():
             pool = self._pool(name)
@@ -151,19 +151,20 @@ class Dispatcher:
         self._loop.wake()
 
     async def _claim(self, name: str, pool: _Pool) -> bool:
-        """Claim once for each group of replicas with the same types; return whether to go on."""
+        """Claim once for each group of replicas with the same types; return whether to go on.
+
+        That nothing waits is known only when every group asked for more than there was.
+        """
         news = pool.news
-        came_short = True
-        claimed_any = False
-        for types, accounts in by_types(self._accounts(name)).items():
+        groups = by_types(self._accounts(name))
+        fulfilled = 0
+        for types, accounts in groups.items():
             chosen = spread(accounts, _CLAIM_MAX)
             claimed = await self._claim_group(name, types, chosen)
-            claimed_any = claimed_any or bool(claimed)
-            if claimed and claimed[0].ready_found == len(chosen):
-                came_short = False
-        if came_short and pool.news == news:
+            fulfilled += bool(claimed) and claimed[0].ready_found == len(chosen)
+        if groups and not fulfilled and pool.news == news:
             pool.nothing_waits = True
-        return claimed_any and not came_short
+        return fulfilled > 0
 
     async def _claim_group(self, name: str, types: frozenset[str], chosen: Sequence[Account]) -> list[Claimed]:
         heard = self._heard_now()

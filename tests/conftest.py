@@ -16,6 +16,9 @@ from headrace.local.postgres import PostgresServer
 from headrace.local.redis import RedisServer
 from tests.support.servers import RunningServer
 
+# For `role_env`: replicas run the task types of tests beside the built-in ones.
+PROBE_TASKS = {"execution": {"HEADRACE_TASK_MODULES": "tests.support.probe_tasks"}}
+
 _database_numbers = itertools.count(1)
 
 
@@ -82,6 +85,6 @@ async def cluster_factory(tmp_path: Path) -> AsyncIterator[ClusterFactory]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalCluster]:
-    """A cluster with the default sizes that all tests share; they must not harm it."""
-    async with LocalCluster(tmp_path_factory.mktemp("cluster") / "data") as running:
+    """A cluster with the default sizes that all tests share; they must not harm it. It runs the probe tasks too."""
+    async with LocalCluster(tmp_path_factory.mktemp("cluster") / "data", role_env=PROBE_TASKS) as running:
         yield running
