@@ -11,7 +11,7 @@ from management_service.domain.demand import Account, by_types, spread
 from management_service.links import ExecutorLink
 from management_service.publishing import Publisher, wall_time
 from management_service.rpc.mapping import STATUS_TO_PROTO
-from management_service.storage.records import Claimed, Inserted, NewTask
+from management_service.storage.records import Claimed, NewTask
 from management_service.storage.tasks import TaskRepository
 from servicekit.loops import BackgroundLoop
 
@@ -20,6 +20,7 @@ log = structlog.stdlib.get_logger(__name__)
 CLAIM_SECONDS = 0.5
 _CLAIM_MAX = 2_000
 _PROCESSING = "processing"
+_QUEUED = "queued"
 
 
 @dataclass(slots=True)
@@ -107,20 +108,19 @@ class Dispatcher:
             account.reserve(count)
         handover.heard.update(self._heard_now())
 
-    def settle(self, handover: Handover, inserted: Sequence[Inserted]) -> None:
+    def settle(self, handover: Handover, inserted: Mapping[int, str]) -> None:
         """Send what was stored as processing, release the other reservations, tell of tasks that wait."""
-        processing = {row.task_id for row in inserted if row.status == _PROCESSING}
-        queued = {row.task_id for row in inserted if row.status == "queued"}
         groups: dict[int, tuple[Account, list[Assignment]]] = {}
         waiting: set[str] = set()
         for task in handover.tasks:
             task_id = task.submission.task_id
             account = handover.owners.get(task_id)
-            if task_id in queued:
+            status = inserted.get(task_id)
+            if status == _QUEUED:
                 waiting.add(task.submission.pool)
             if account is None:
                 continue
-            if task_id in processing:
+            if status == _PROCESSING:
                 groups.setdefault(id(account), (account, []))[1].append(_first_assignment(task.submission))
             else:
                 account.release(1)
@@ -215,19 +215,20 @@ class Dispatcher:
     def _pool(self, name: str) -> _Pool:
         return self._pools.setdefault(name, _Pool())
 
-    def _publish_inserted(self, handover: Handover, inserted: Sequence[Inserted]) -> None:
-        types = {task.submission.task_id: task.submission.type for task in handover.tasks}
+    def _publish_inserted(self, handover: Handover, inserted: Mapping[int, str]) -> None:
         at = wall_time()
+        statuses = {status: STATUS_TO_PROTO[status] for status in set(inserted.values())}
         self._publisher.put(
             TaskUpdate(
-                task_id=row.task_id,
-                type=types[row.task_id],
-                status=STATUS_TO_PROTO[row.status],
-                attempt=1 if row.status == _PROCESSING else 0,
+                task_id=task.submission.task_id,
+                type=task.submission.type,
+                status=statuses[status],
+                attempt=1 if status == _PROCESSING else 0,
                 revision=1,
                 at=at,
             )
-            for row in inserted
+            for task in handover.tasks
+            if (status := inserted.get(task.submission.task_id))
         )
 
     def _publish_claimed(self, claimed: Sequence[Claimed]) -> None:

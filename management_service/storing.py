@@ -6,7 +6,6 @@ import structlog
 
 from headrace.v1.task_pb2 import Submission
 from management_service.dispatch import Dispatcher
-from management_service.storage.records import Inserted
 from management_service.storage.tasks import TaskRepository
 from servicekit.errors import AlreadyExists
 
@@ -18,8 +17,8 @@ class TaskStore:
         self._tasks = tasks
         self._dispatcher = dispatcher
 
-    async def store(self, submissions: Sequence[Submission]) -> list[Inserted]:
-        """Store tasks and return those that were new; storing one again changes nothing.
+    async def store(self, submissions: Sequence[Submission]) -> dict[int, str]:
+        """Store tasks and return the statuses of those that were new; storing one again changes nothing.
 
         Raises Unavailable, or psycopg.DataError or IntegrityError for the whole batch; then nothing was stored.
         """
@@ -37,7 +36,7 @@ class TaskStore:
 
         Raises AlreadyExists when a key was used before with another fingerprint; tasks stored beside it are stored.
         """
-        new = {row.task_id for row in await self.store(submissions)}
+        new = await self.store(submissions)
         keys = [s.idempotency_key for s in submissions if s.idempotency_key and s.task_id not in new]
         holders = await self._tasks.find_by_keys(keys) if keys else {}
         ids = []

@@ -50,8 +50,8 @@ SELECT idempotency_key, task_id, fingerprint FROM tasks WHERE idempotency_key = 
 -- name: claim_tasks
 -- Give ready tasks of one pool to sessions: one entry of `slots` per task wanted, up to `bytes_max` of data or one
 -- task. Ended sessions get none. The last column counts the ready tasks found, those over the bound included.
-WITH slots AS (
-    SELECT s.session_id, row_number() OVER (ORDER BY s.position) AS n
+WITH live AS (
+    SELECT coalesce(array_agg(s.session_id ORDER BY s.position), '{}') AS slots
       FROM unnest(%(slots)s::bigint[]) WITH ORDINALITY AS s (session_id, position)
       JOIN executors e ON e.session_id = s.session_id AND e.ended_at IS NULL
 ), picked AS MATERIALIZED (
@@ -59,17 +59,17 @@ WITH slots AS (
       FROM tasks
      WHERE status = 'queued' AND pool = %(pool)s AND type = ANY(%(types)s::text[]) AND run_at <= now()
      ORDER BY priority DESC, run_at, task_id
-     LIMIT (SELECT count(*) FROM slots)
+     LIMIT (SELECT cardinality(slots) FROM live)
        FOR UPDATE SKIP LOCKED
 ), numbered AS (
     SELECT task_id, row_number() OVER urgency AS n, sum(bytes) OVER urgency AS bytes_so_far
       FROM picked WINDOW urgency AS (ORDER BY priority DESC, run_at, task_id)
 )
 UPDATE tasks t
-   SET status = 'processing', attempt = t.attempt + 1, session_id = slots.session_id, claimed_at = now(),
+   SET status = 'processing', attempt = t.attempt + 1, session_id = live.slots[numbered.n], claimed_at = now(),
        started_at = NULL, executed_at = NULL, worker = NULL, revision = t.revision + 1
-  FROM numbered JOIN slots USING (n)
- WHERE t.task_id = numbered.task_id AND (n = 1 OR bytes_so_far <= %(bytes_max)s)
+  FROM live, numbered
+ WHERE t.task_id = numbered.task_id AND (numbered.n = 1 OR bytes_so_far <= %(bytes_max)s)
 RETURNING t.task_id, t.attempt, t.session_id, t.type, t.data, t.timeout_ms, t.round_base, t.worker_deaths > 0,
           t.max_attempts, t.revision, t.priority, (SELECT count(*) FROM picked);
 

@@ -17,11 +17,6 @@ class NewTask:
     session_id: int | None = None
 
 
-class Inserted(NamedTuple):
-    task_id: int
-    status: str
-
-
 class Claimed(NamedTuple):
     task_id: int
     attempt: int

@@ -19,7 +19,6 @@ from management_service.storage.records import (
     Claimed,
     Completed,
     Ending,
-    Inserted,
     NewTask,
     PresentState,
     TaskRow,
@@ -47,13 +46,13 @@ class TaskRepository:
         self._database = database
         self._rng = rng
 
-    async def insert(self, tasks: Sequence[NewTask]) -> list[Inserted]:
-        """Store new tasks and return those that were new, with the status that each got.
+    async def insert(self, tasks: Sequence[NewTask]) -> dict[int, str]:
+        """Store new tasks and return the ids of those that were new, with the status that each got.
 
         A task with a session comes back `processing` (attempt 1, revision 1) only if that session lives. Raises
         psycopg.DataError or IntegrityError for the whole batch when PostgreSQL refuses one task for its data.
         """
-        return [Inserted(*row) for row in await self._database.fetch(QUERIES["insert_tasks"], _task_columns(tasks))]
+        return dict(await self._database.fetch(QUERIES["insert_tasks"], _task_columns(tasks)))
 
     async def insert_unstorable(self, submission: Submission, *, reason: str) -> None:
         """Store a refused task as failed and without its data, so that its id reaches a final status."""

@@ -22,7 +22,7 @@ from tests.support.task_rows import SESSION, Rows, report, submission
 async def test_a_task_stored_for_a_live_session_is_processing_at_once(tasks: TaskRepository, rows: Rows) -> None:
     await rows.session()
     inserted = await tasks.insert([NewTask(submission(1), SESSION), NewTask(submission(2))])
-    assert sorted(inserted) == [(1, "processing"), (2, "queued")]
+    assert inserted == {1: "processing", 2: "queued"}
     assert await rows.read(1, "attempt", "session_id", "revision") == (1, SESSION, 1)
 
 
@@ -31,19 +31,19 @@ async def test_a_task_stored_for_an_ended_session_is_queued_by_the_same_statemen
 ) -> None:
     await rows.session()
     assert await executors.end_session(SESSION, beat=0)
-    assert await tasks.insert([NewTask(submission(1), SESSION)]) == [(1, "queued")]
+    assert await tasks.insert([NewTask(submission(1), SESSION)]) == {1: "queued"}
     assert await rows.read(1, "attempt", "session_id") == (0, None)
 
 
 async def test_storing_a_task_twice_is_storing_it_once(tasks: TaskRepository, rows: Rows) -> None:
     await rows.queued(1)
-    assert await tasks.insert([NewTask(submission(1, data=b'{"other":1}')), NewTask(submission(2))]) == [(2, "queued")]
+    assert await tasks.insert([NewTask(submission(1, data=b'{"other":1}')), NewTask(submission(2))]) == {2: "queued"}
     assert await rows.read(1, "data") == b"{}"
 
 
 async def test_a_delayed_task_is_scheduled_and_becomes_due(tasks: TaskRepository, rows: Rows) -> None:
     await rows.session()
-    assert await tasks.insert([NewTask(submission(1, delay_ms=60_000), SESSION)]) == [(1, "scheduled")]
+    assert await tasks.insert([NewTask(submission(1, delay_ms=60_000), SESSION)]) == {1: "scheduled"}
     assert await tasks.promote_due() == []
     await rows.set(1, "run_at = now()")
     assert [(change.task_id, change.status) for change in await tasks.promote_due()] == [(1, "queued")]
@@ -51,7 +51,7 @@ async def test_a_delayed_task_is_scheduled_and_becomes_due(tasks: TaskRepository
 
 async def test_an_idempotency_key_belongs_to_the_first_task(tasks: TaskRepository) -> None:
     await tasks.insert([NewTask(submission(1, idempotency_key="k", fingerprint=b"f"))])
-    assert await tasks.insert([NewTask(submission(2, idempotency_key="k", fingerprint=b"g"))]) == []
+    assert await tasks.insert([NewTask(submission(2, idempotency_key="k", fingerprint=b"g"))]) == {}
     assert await tasks.find_by_keys(["k", "unknown"]) == {"k": (1, b"f")}
 
 
@@ -240,7 +240,7 @@ async def test_only_a_finished_task_is_removed_and_not_right_after_its_cancel(
     await rows.set(1, "cancel_requested_at = now() - interval '61 seconds'")
     assert await tasks.remove(1)
     assert await tasks.get(1) is None
-    assert await tasks.insert([NewTask(submission(1))]) == []
+    assert await tasks.insert([NewTask(submission(1))]) == {}
 
 
 async def test_an_unstorable_task_becomes_a_failed_row(tasks: TaskRepository, rows: Rows) -> None:
