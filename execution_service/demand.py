@@ -12,8 +12,15 @@ PREFETCH_SECONDS = 0.05
 PREFETCH_MAX = 2_000
 # Demand that lay unused this long is moved when another manager has none.
 IDLE_SECONDS = 1.0
+# A manager may answer that it cannot give back what it is claiming for right now: it is asked again, but not at once.
+RECALL_SECONDS = 1.0
+# A manager that does not answer at all does not read what we send.
+RECALL_UNANSWERED_SECONDS = 5.0
 # About this many of the latest assignments decide what counts as the recent mean duration.
 RECENT_TASKS = 200
+# The mean is unknown while more than this part of them is of types that were never measured. Below it they may be
+# types that never end well, and must not hold up the others.
+UNMEASURED_PART_MAX = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +67,18 @@ class RecentTypes:
         self._weights = faded
 
     def mean(self, mean_of: Callable[[str], float | None]) -> float | None:
-        """Mean duration of the recent types; None while one of them was never measured."""
-        total = weights = 0.0
+        """Mean duration of the recent tasks; None while too many of them are of types never measured."""
+        total = measured = unmeasured = 0.0
         for name, weight in self._weights.items():
             seconds = mean_of(name)
             if seconds is None:
-                return None
-            total += weight * seconds
-            weights += weight
-        return total / weights if weights else None
+                unmeasured += weight
+            else:
+                measured += weight
+                total += weight * seconds
+        if not measured or unmeasured > UNMEASURED_PART_MAX * (measured + unmeasured):
+            return None
+        return total / measured
 
 
 @dataclass(slots=True)
@@ -82,6 +92,7 @@ class Line:
     returned: int = 0
     # Asked back, and not answered yet.
     recalled: bool = False
+    recalled_at: float = float("-inf")
     # Its demand was asked back for lying unused, and it has used none since.
     idle: bool = False
     # Open demand lies unused since then.
@@ -129,8 +140,8 @@ class _Plan:
         self.changed[stream] = Grant(stream, self.pool, line.granted, recall=False)
 
     def recall(self, stream: int, line: Line) -> None:
-        if line.open and not line.recalled:
-            line.recalled = True
+        if line.open and not line.recalled and self.now - line.recalled_at >= RECALL_SECONDS:
+            line.recalled, line.recalled_at = True, self.now
             self.changed[stream] = Grant(stream, self.pool, line.granted, recall=True)
 
 
@@ -150,13 +161,12 @@ class DemandBook:
             lines.pop(stream, None)
 
     def use(self, stream: int, pool: str, *, sent: int, returned: int, now: float) -> None:
-        """Take a stream's running totals; a total that is not higher than the last one changes nothing."""
+        """Take a stream's running totals, which also answer a recall. A total never goes back."""
         line = self._lines.get(pool, {}).get(stream)
         if line is None:
             return
-        if returned > line.returned:
-            line.returned = returned
-            line.recalled = False
+        line.returned = max(line.returned, returned)
+        line.recalled = False
         line.use(sent, now)
 
     def receive(self, stream: int, counts: Mapping[str, int], *, now: float) -> None:
@@ -166,6 +176,11 @@ class DemandBook:
             if line is not None:
                 line.received += count
                 line.use(line.received, now)
+
+    def ignores_recall(self, stream: int, now: float) -> bool:
+        """Whether a recall on this stream has waited too long for its answer."""
+        lines = [lines[stream] for lines in self._lines.values() if stream in lines]
+        return any(line.recalled and now - line.recalled_at >= RECALL_UNANSWERED_SECONDS for line in lines)
 
     def open(self, pool: str) -> int:
         """Demand that is out on all streams."""
@@ -217,6 +232,6 @@ def _move_unused(plan: _Plan, able: Mapping[int, Line]) -> None:
     if not starving:
         return
     for stream, line in able.items():
-        if line.open and not line.recalled and plan.now - line.unused_since >= IDLE_SECONDS:
+        if line.open and plan.now - line.unused_since >= IDLE_SECONDS:
             line.idle = True
             plan.recall(stream, line)

@@ -133,7 +133,7 @@ class Replica:
         for stream in self.streams:
             if stream.is_silent(now):
                 self.detach(stream, reason="silent")
-            elif stream.is_stuck(now):
+            elif stream.is_stuck(now) or self.demand.ignores_recall(stream.number, now):
                 self.detach(stream, reason="does_not_read")
         late = self.outcomes.resend_late()
         if late:

@@ -49,13 +49,13 @@ class ExecutionService:
         modules = [*BUILTIN_MODULES, *settings.task_modules]
         registry = load_registry(modules)
         sizes = _pool_sizes(registry, settings)
-        lease_page = LeasePage.create()
+        self._lease_page = LeasePage.create()
         self.workers = WorkerPool(
             name=settings.replica,
             registry_modules=modules,
             pools=sizes,
-            lease_page=lease_page,
-            scratch_dir=settings.scratch_dir / settings.replica,
+            lease_page=self._lease_page,
+            scratch_dir=settings.scratch_dir,
             on_finished=self._on_finished,
             on_progress=self._on_progress,
         )
@@ -68,7 +68,7 @@ class ExecutionService:
             name=settings.replica,
             task_types=mapping.task_types(registry),
             pools=sizes,
-            lease_page=lease_page,
+            lease_page=self._lease_page,
             feed=feed,
             clock=self._clock,
             spool_bytes_max=settings.spool_bytes,
@@ -122,17 +122,16 @@ class ExecutionService:
             log.warning("drain_incomplete", held=len(self.replica.table))
         self.replica.say_bye()
         await self._wait(lambda: not len(self.replica.streams), self._clock.monotonic() + FAREWELL_SECONDS)
-        await self.stop()
+        await self.stop(grace=FAREWELL_SECONDS)
 
-    async def stop(self) -> None:
-        """Stop at once; attempts in progress are killed."""
-        await self._server.stop(0)
+    async def stop(self, *, grace: float = 0.0) -> None:
+        """Stop everything; attempts in progress are killed. Calls in progress get `grace` seconds to end."""
+        await self._server.stop(grace)
         for loop in (self._ticks, self._beats, self._sweeper, self.replica.earlier, self.replica.outcomes.writer):
             await loop.stop()
-        if self._schema is not None:
-            self._schema.cancel()
-            await asyncio.wait([self._schema])
+        await self._stop_schema()
         await self.workers.stop()
+        self._lease_page.close()
         await self._database.close()
         await self._consul.close()
 
@@ -169,6 +168,13 @@ class ExecutionService:
 
     async def _tick(self) -> None:
         self.replica.tick()
+
+    async def _stop_schema(self) -> None:
+        schema, self._schema = self._schema, None
+        if schema is not None:
+            # Cancelled while it connects, it leaves a connection half made that lives as long as the task does.
+            schema.cancel()
+            await asyncio.wait([schema])
 
     def _on_finished(self, finished: list[Finished]) -> None:
         self.replica.outcomes.finished(finished)

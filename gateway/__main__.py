@@ -6,7 +6,7 @@ import structlog
 
 from gateway.app import create_app
 from gateway.core import Gateway
-from gateway.server import EmbeddedServer, build_server, listen
+from gateway.server import EmbeddedServer, allow_open_files, build_server, listen
 from gateway.settings import GatewaySettings
 from headrace.v1.management_pb2_grpc import ManagementServiceStub
 from servicekit.logs import configure_logging
@@ -19,12 +19,15 @@ log = structlog.stdlib.get_logger(__name__)
 
 SERVICE = "headrace-gateway"
 MANAGEMENT = "headrace-management"
+# Connections to Redis, management and the registry, and what libraries open.
+_OTHER_FILES = 200
 
 
 async def main(stop: asyncio.Event) -> None:
     settings = load_settings(GatewaySettings)
     configure_logging(SERVICE, settings.replica, settings.log_level, settings.log_format)
     log.info("service_starting", settings=describe(settings))
+    allow_open_files(settings.connections_max + _OTHER_FILES)
     listener = listen(settings.host, settings.http_port)
     port = listener.getsockname()[1]
     token = settings.consul_token

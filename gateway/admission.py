@@ -1,5 +1,6 @@
 """Decides whether requested tasks are acceptable, and completes them from the catalog into submissions."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from headrace.v1.task_pb2 import Submission
 from servicekit.errors import FieldError, InvalidArgument, TooLarge
 
 _ERRORS_MAX = 20
+# After checking so much data at a stretch, others get their turn.
+_CHECKED_BYTES_MAX = 1024 * 1024
 # Rules that are also the code of the whole answer; all others are `invalid_request`.
 _OWN_CODES = frozenset(
     {
@@ -37,7 +40,7 @@ class Admission:
 
     async def admit_one(self, body: TaskBody) -> Submission:
         await self._catalog.require((body.type,))
-        return self._admit([(body, "")])[0]
+        return (await self._admit([(body, "")]))[0]
 
     async def admit_many(self, bodies: Sequence[TaskBody]) -> list[Submission]:
         """All or nothing. Errors name the place in the batch."""
@@ -45,16 +48,21 @@ class Admission:
             message = f"A batch has 1 to {self._batch_tasks_max} tasks, not {len(bodies)}."
             raise refusal([FieldError("", "batch_too_large" if bodies else "batch_empty", message)])
         await self._catalog.require({body.type for body in bodies})
-        return self._admit([(body, f"/{index}") for index, body in enumerate(bodies)])
+        return await self._admit([(body, f"/{index}") for index, body in enumerate(bodies)])
 
-    def _admit(self, bodies: Sequence[tuple[TaskBody, str]]) -> list[Submission]:
+    async def _admit(self, bodies: Sequence[tuple[TaskBody, str]]) -> list[Submission]:
         accepted_at = Timestamp()
         accepted_at.GetCurrentTime()
         submissions: list[Submission] = []
         errors: list[FieldError] = []
+        checked = 0
         for body, pointer in bodies:
             entry = self._catalog.find(body.type)
             raw = bytes(body.data)  # a copy: the view would keep the whole request in memory
+            checked += len(raw)
+            if checked > _CHECKED_BYTES_MAX:
+                checked = 0
+                await asyncio.sleep(0)
             found = self._errors(body, raw, entry, pointer)
             if found:
                 errors.extend(found)

@@ -1,7 +1,8 @@
 """The ASGI application: routes, error answers, and the layer around them."""
 
 from fastapi import FastAPI
-from starlette.middleware import Middleware
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from gateway import docs, info_routes, live, openapi, task_routes
 from gateway.core import Gateway
@@ -9,7 +10,7 @@ from gateway.problems import EXCEPTION_HANDLERS
 from gateway.shell import RequestShell
 
 
-def create_app(gateway: Gateway) -> FastAPI:
+def create_app(gateway: Gateway) -> ASGIApp:
     app = FastAPI(
         title="Headrace",
         version=openapi.API_VERSION,
@@ -18,12 +19,14 @@ def create_app(gateway: Gateway) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=[Middleware(RequestShell, metrics=gateway.metrics)],
         exception_handlers=EXCEPTION_HANDLERS,
     )
     # The newest that the bundled viewer understands.
     app.openapi_version = openapi.OPENAPI_VERSION
     app.state.gateway = gateway
-    for module in (task_routes, info_routes, live, docs):
-        app.include_router(module.router)
-    return app
+    routers = (task_routes.router, info_routes.router, live.router, docs.router)
+    for router in routers:
+        app.include_router(router)
+    routes = [*app.routes, *(route for router in routers for route in router.routes)]
+    app.state.routes = [route for route in routes if isinstance(route, Route)]
+    return RequestShell(app, gateway.metrics)

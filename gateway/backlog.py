@@ -33,8 +33,8 @@ class Backlog:
         """Raise Overloaded while the stream is full."""
         if not self.full:
             return
-        if self._gate.available and time.monotonic() - self._read_at >= _READ_AGAIN_SECONDS:
-            await self._read()
+        if time.monotonic() - self._read_at >= _READ_AGAIN_SECONDS:
+            await self.refresh()
         if self.full:
             raise Overloaded(
                 f"{self.tasks} accepted tasks wait to be stored; no more are taken until some are.",
@@ -42,7 +42,10 @@ class Backlog:
                 retry_after=1.0,
             )
 
-    async def _read(self) -> None:
+    async def refresh(self) -> None:
+        """Read the counters now, if Redis answers."""
+        if not self._gate.available:
+            return
         self._read_at = time.monotonic()
         try:
             tasks, size = await self._gate.client.hmget(

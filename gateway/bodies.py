@@ -9,6 +9,7 @@ from typing import TypeVar
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
+from gateway.body_budget import BodyHold
 from gateway.pointers import child, nearest
 from gateway.problems import InvalidJson, SlowBody, UnsupportedMediaType
 from gateway.strings import find_string, has_surrogate
@@ -36,15 +37,18 @@ _ONE = msgspec.json.Decoder(TaskBody)
 _MANY = msgspec.json.Decoder(list[TaskBody])
 
 
-async def read_json_body(request: Request, *, bytes_max: int, timeout: timedelta) -> bytes:
-    """Return the body. Refuses other media types, and more than `bytes_max` before and while reading it."""
+async def read_json_body(request: Request, hold: BodyHold, *, bytes_max: int, timeout: timedelta) -> bytes:
+    """Return the body. Refuses other media types, and more than `bytes_max` before and while reading it.
+
+    `hold` counts what it takes in memory, for as long as the caller keeps it open.
+    """
     _require_json(request)
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced[:20]) > bytes_max:
         raise _too_large(bytes_max)
     try:
         async with asyncio.timeout(timeout.total_seconds()):
-            return await _read(request, bytes_max)
+            return await _read(request, hold, bytes_max)
     except TimeoutError:
         raise SlowBody(f"The body did not arrive within {timeout.total_seconds():g} s.") from None
     except ClientDisconnect:
@@ -68,13 +72,14 @@ def _require_json(request: Request) -> None:
         raise UnsupportedMediaType("Send the body without Content-Encoding; compressed bodies are not accepted.")
 
 
-async def _read(request: Request, bytes_max: int) -> bytes:
+async def _read(request: Request, hold: BodyHold, bytes_max: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > bytes_max:
             raise _too_large(bytes_max)
+        hold.add(len(chunk))
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 

@@ -14,7 +14,7 @@ from gateway.management import Management
 from gateway.pointers import nearest, shown
 from gateway.task_types import TaskTypeEntry, compile_entry
 from headrace.v1.management_pb2 import CatalogEntry
-from servicekit.errors import FieldError, NotFound, Unavailable
+from servicekit.errors import FieldError, HeadraceError, NotFound, Unavailable
 from servicekit.loops import BackgroundLoop
 
 log = structlog.stdlib.get_logger(__name__)
@@ -49,7 +49,8 @@ class Catalog:
             entries = await self._management.list_task_types()
             self._entries = dict(self._compiled(entries))
             self._replicas = {entry.task_type.name: list(entry.replicas) for entry in entries}
-            self.loaded = True
+            # An empty catalog says only that no replica has introduced itself yet.
+            self.loaded = self.loaded or bool(entries)
 
     async def require(self, names: Iterable[str]) -> None:
         """Make sure that the catalog was read, and read it again at once if a name is unknown."""
@@ -58,7 +59,7 @@ class Catalog:
         if time.monotonic() - self._asked_at >= _EXTRA_REFRESH_SECONDS:
             try:
                 await self.refresh()
-            except Unavailable as error:
+            except HeadraceError as error:
                 log.info("catalog_not_refreshed", code=error.code)
         if not self.loaded:
             raise Unavailable("The task types are not known yet; try again soon.", code="catalog_unavailable")

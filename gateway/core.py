@@ -2,6 +2,7 @@
 
 from gateway.admission import Admission
 from gateway.backlog import Backlog
+from gateway.body_budget import BodyBudget
 from gateway.cache import TaskCache
 from gateway.catalog import Catalog
 from gateway.changes import TaskChanges
@@ -25,6 +26,7 @@ class Gateway:
         redis_url = settings.redis_url.get_secret_value()
         self.settings = settings
         self.metrics = Metrics()
+        self.body_budget = BodyBudget(settings.bodies_bytes_max)
         self.management = Management(calls)
         self.gate = RedisGate(redis_url)
         self.feed = UpdateFeed(redis_url)

@@ -40,6 +40,7 @@ async def read_stats(request: Request) -> Response:
     no_query(request)
     gateway = _gateway(request)
     stats = await gateway.management.get_stats()
+    await gateway.backlog.refresh()
     counts = {STATUS_NAMES.get(item.status): item.count for item in stats.statuses}
     return json_answer(
         {

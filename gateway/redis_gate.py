@@ -8,6 +8,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from servicekit import redis_keys
 from servicekit.loops import BackgroundLoop
 
 log = structlog.stdlib.get_logger(__name__)
@@ -83,7 +84,8 @@ class RedisGate:
         self.available = True
 
     async def _inspect(self) -> None:
-        await self.client.ping()
+        # A write that changes nothing: a server that is read only, full or cannot save refuses it, and answers PING.
+        await self.client.hincrby(redis_keys.BACKLOG, redis_keys.BACKLOG_TASKS, 0)
         settings, memory = await self._settings(), await self.client.info("memory")
         ceiling = int(settings.get("maxmemory") or 0)
         durable = (

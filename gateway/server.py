@@ -1,11 +1,12 @@
 """uvicorn inside our own event loop: our signal handlers, our order of stopping."""
 
 import contextlib
+import resource
 import socket
 from collections.abc import Generator
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from gateway.http_protocol import BoundedHeadersProtocol
 from gateway.settings import GatewaySettings
@@ -22,7 +23,7 @@ class EmbeddedServer(uvicorn.Server):
         yield
 
 
-def build_server(app: FastAPI, settings: GatewaySettings) -> EmbeddedServer:
+def build_server(app: ASGIApp, settings: GatewaySettings) -> EmbeddedServer:
     config = uvicorn.Config(
         app,
         http=BoundedHeadersProtocol,
@@ -41,6 +42,14 @@ def build_server(app: FastAPI, settings: GatewaySettings) -> EmbeddedServer:
         timeout_graceful_shutdown=max(1, round(settings.grace.total_seconds())),
     )
     return EmbeddedServer(config)
+
+
+def allow_open_files(wanted: int) -> None:
+    """Raise the soft limit of open files as far as it is allowed, so that many clients can be connected."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < target:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
 
 
 def listen(host: str, port: int) -> socket.socket:

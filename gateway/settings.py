@@ -15,6 +15,8 @@ class GatewaySettings(ServiceSettings):
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     # The whole body of one request.
     body_bytes_max: int = Field(default=32 * MIB, ge=1024, le=32 * MIB)
+    # The bodies of all requests in progress together.
+    bodies_bytes_max: int = Field(default=128 * MIB, ge=32 * MIB)
     # The data of one task, as it came.
     data_bytes_max: int = Field(default=8 * MIB, ge=1024, le=32 * MIB)
     batch_tasks_max: int = Field(default=1000, ge=1, le=5000)

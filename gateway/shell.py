@@ -3,10 +3,13 @@
 import time
 from typing import Any
 
+import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.metrics import Metrics
 from gateway.request_ids import begin_request
+
+log = structlog.stdlib.get_logger(__name__)
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
@@ -37,6 +40,8 @@ class RequestShell:
 
         try:
             await self._app(scope, receive, send_with_headers)
+        except Exception as error:
+            log.error("request_failed", path=scope["path"][:200], request_id=request_id, exc_info=error)
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._metrics.count(method, _route(scope), status, time.perf_counter() - started)

@@ -8,7 +8,7 @@ import structlog
 from gateway.reads import TaskReader
 from gateway.views import is_final, snapshot_event, update_event
 from headrace.v1.task_pb2 import Task, TaskStatus, TaskUpdate
-from servicekit.errors import Overloaded, Unavailable
+from servicekit.errors import HeadraceError, NotFound, Overloaded
 from servicekit.updates import FeedSignal, UpdateFeed
 
 log = structlog.stdlib.get_logger(__name__)
@@ -97,7 +97,9 @@ class TaskStory:
         """Take a snapshot. While it cannot be had, the story goes on with what the feed brings."""
         try:
             return self._adopt(await self._reader.read(self._task_id))
-        except Unavailable as error:
+        except NotFound:
+            raise
+        except HeadraceError as error:
             log.info("snapshot_delayed", task_id=self._task_id, code=error.code)
             self._look_at = time.monotonic() + _LOOK_SECONDS_DEAF
             return []

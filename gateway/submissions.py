@@ -18,7 +18,7 @@ from gateway.redis_gate import REDIS_ERRORS, RedisGate
 from gateway.stream import SubmissionStream
 from headrace.v1.task_pb2 import Submission, SubmissionBatch
 from servicekit.batcher import Batcher
-from servicekit.errors import AlreadyExists, HeadraceError, Overloaded, Unavailable
+from servicekit.errors import AlreadyExists, DeadlineExceeded, HeadraceError, Overloaded, Unavailable
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -84,6 +84,8 @@ class Submissions:
         except AlreadyExists as error:
             message = "The Idempotency-Key was used before with another body."
             raise AlreadyExists(message, code="idempotency_conflict", fields=error.fields) from error
+        except (Unavailable, DeadlineExceeded) as error:
+            raise _not_accepted(len(submissions), error) from error
         finally:
             self._keyed -= 1
         self._count("postgres", len(stored))
@@ -122,8 +124,7 @@ class Submissions:
         try:
             await self._management.submit(SubmissionBatch(submissions=submissions))
         except HeadraceError as error:
-            log.warning("submissions_not_stored", tasks=len(submissions), code=error.code, reason=error.message[:200])
-            failure = Unavailable("No store confirmed the tasks; try again soon.", code="not_accepted", retry_after=1.0)
+            failure = _not_accepted(len(submissions), error)
             return [failure for _ in groups]
         self._count("postgres", len(submissions))
         return [_accepted(group, "postgres") for group in groups]
@@ -142,6 +143,11 @@ def number(submissions: Sequence[Submission], first_id: int) -> list[int]:
     for task_id, submission in zip(task_ids, submissions, strict=True):
         submission.task_id = task_id
     return task_ids
+
+
+def _not_accepted(tasks: int, error: HeadraceError) -> Unavailable:
+    log.warning("submissions_not_stored", tasks=tasks, code=error.code, reason=error.message[:200])
+    return Unavailable("No store confirmed the tasks; try again soon.", code="not_accepted", retry_after=1.0)
 
 
 def _accepted(group: Group, durability: Durability) -> Accepted:

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from gateway import openapi
 from gateway.answers import json_answer
 from gateway.bodies import decode_task, decode_tasks, read_json_body
+from gateway.body_budget import BodyHold
 from gateway.core import Gateway
 from gateway.idempotency import idempotency_key, mark_batch, mark_one
 from gateway.parameters import no_query, page, parse_task_id, wait_seconds
@@ -24,13 +25,14 @@ async def submit_task(request: Request) -> Response:
     no_query(request)
     gateway = _gateway(request)
     key = idempotency_key(request.headers.getlist("idempotency-key"))
-    body = decode_task(await _body(request))
-    submission = await gateway.admission.admit_one(body)
-    if key is None:
-        accepted = await gateway.submissions.submit([submission])
-    else:
-        mark_one(submission, body, key)
-        accepted = await gateway.submissions.submit_keyed([submission])
+    with gateway.body_budget.hold() as hold:
+        body = decode_task(await _body(request, hold))
+        submission = await gateway.admission.admit_one(body)
+        if key is None:
+            accepted = await gateway.submissions.submit([submission])
+        else:
+            mark_one(submission, body, key)
+            accepted = await gateway.submissions.submit_keyed([submission])
     task_id = accepted.task_ids[0]
     return json_answer({"task_id": task_id}, 201, {"Location": f"/api/tasks/{task_id}", **_acceptance(accepted)})
 
@@ -41,13 +43,14 @@ async def submit_batch(request: Request) -> Response:
     no_query(request)
     gateway = _gateway(request)
     key = idempotency_key(request.headers.getlist("idempotency-key"))
-    bodies = decode_tasks(await _body(request))
-    submissions = await gateway.admission.admit_many(bodies)
-    if key is None:
-        accepted = await gateway.submissions.submit(submissions)
-    else:
-        mark_batch(submissions, bodies, key)
-        accepted = await gateway.submissions.submit_keyed(submissions)
+    with gateway.body_budget.hold() as hold:
+        bodies = decode_tasks(await _body(request, hold))
+        submissions = await gateway.admission.admit_many(bodies)
+        if key is None:
+            accepted = await gateway.submissions.submit(submissions)
+        else:
+            mark_batch(submissions, bodies, key)
+            accepted = await gateway.submissions.submit_keyed(submissions)
     return json_answer({"task_ids": accepted.task_ids}, 201, _acceptance(accepted))
 
 
@@ -96,9 +99,9 @@ def _gateway(request: Request) -> Gateway:
     return gateway
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, hold: BodyHold) -> bytes:
     settings = _gateway(request).settings
-    return await read_json_body(request, bytes_max=settings.body_bytes_max, timeout=settings.body_timeout)
+    return await read_json_body(request, hold, bytes_max=settings.body_bytes_max, timeout=settings.body_timeout)
 
 
 def _acceptance(accepted: Accepted) -> dict[str, str]:

@@ -1,16 +1,21 @@
 """Waits for the end of a task: `?wait=`, and the outcome of a cancel."""
 
+import asyncio
 import time
 
 from gateway.reads import TaskReader
 from gateway.views import is_final
 from headrace.v1.task_pb2 import Task, TaskUpdate
+from servicekit.errors import DeadlineExceeded, Unavailable
 from servicekit.updates import FeedSignal, Subscription, UpdateFeed
 
-# However silent the feed is, the task is read again after so many seconds.
+# However silent the feed is, the task is read again after so many seconds; less and less often while the feed has a
+# connection, since whatever is lost then is published again or noticed by the feed itself.
 _READ_AGAIN_SECONDS = 2.0
+_READ_AGAIN_SECONDS_MAX = 16.0
 # What a missing revision may take to arrive before the task is read again.
 _GAP_SECONDS = 1.0
+_PAUSE_SECONDS = 0.1
 
 
 class TaskWaiter:
@@ -19,23 +24,36 @@ class TaskWaiter:
         self._feed = feed
 
     async def wait(self, task_id: int, *, seconds: float) -> Task:
-        """Return the task when it has ended, or as it is after `seconds`, or when the gateway stops."""
+        """Return the task when it has ended, or as it is after `seconds`, or when the gateway stops.
+
+        Once the task was read, a read that fails is made up for by the next.
+        """
         deadline = time.monotonic() + seconds
         with self._feed.subscribe(task_id) as subscription:
-            while True:
-                task = await self._reader.read(task_id)
-                if is_final(task.status) or time.monotonic() >= deadline:
-                    return task
-                if not await _changed(subscription, task, deadline):
-                    return task
+            task = await self._reader.read(task_id)
+            patience = _READ_AGAIN_SECONDS
+            while not is_final(task.status) and time.monotonic() < deadline:
+                if not await _changed(subscription, task, min(deadline, time.monotonic() + patience)):
+                    break
+                patience = min(patience * 2, _READ_AGAIN_SECONDS_MAX) if self._feed.connected else _READ_AGAIN_SECONDS
+                task = await self._read_again(task, late=time.monotonic() >= deadline)
+            return task
+
+    async def _read_again(self, task: Task, *, late: bool) -> Task:
+        try:
+            return await self._reader.read(task.task_id)
+        except (Unavailable, DeadlineExceeded):
+            if late:
+                raise
+            await asyncio.sleep(_PAUSE_SECONDS)
+            return task
 
 
-async def _changed(subscription: Subscription, task: Task, deadline: float) -> bool:
-    """Return True when the task should be read again, False when the feed has ended.
+async def _changed(subscription: Subscription, task: Task, read_at: float) -> bool:
+    """Return True when the task should be read again, at `read_at` the latest; False when the feed has ended.
 
     Updates on the way to the end are not worth a read: only a final one is, or a sign that one may have been missed.
     """
-    read_at = min(deadline, time.monotonic() + _READ_AGAIN_SECONDS)
     revision = task.revision
     while (left := read_at - time.monotonic()) > 0:
         heard = await subscription.next(timeout=left)

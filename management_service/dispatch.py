@@ -141,7 +141,7 @@ class Dispatcher:
         for name in self._pools_with_demand():
             pool = self._pool(name)
             while not pool.nothing_waits and await self._claim(name, pool):
-                pass
+                self.rounds += 1
         self.rounds += 1
 
     async def _doubt(self) -> None:

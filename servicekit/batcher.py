@@ -166,6 +166,10 @@ class Batcher(Generic[Item, Result]):
             results = await self._flush(batch)
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(results)} results for {len(batch)} items")
+        except asyncio.CancelledError:
+            for submission, _ in shares:
+                submission.done.cancel()
+            raise
         except Exception as error:  # noqa: BLE001 - handed to those who wait for it
             for submission, _ in shares:
                 submission.fail(error)

@@ -10,7 +10,7 @@ import structlog
 from consul import ConsulException
 
 from servicekit.consul_client import AsyncConsul
-from servicekit.discovery import Endpoint, Listener
+from servicekit.discovery import Endpoint, Listener, address_of
 from servicekit.errors import Unavailable
 from servicekit.loops import BackgroundLoop
 
@@ -111,7 +111,7 @@ def _endpoint(entry: Mapping[str, Any]) -> Endpoint | None:
         return None
     if not host or not 0 < port < 65536:
         return None
-    return Endpoint(service_id, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", meta)
+    return Endpoint(service_id, address_of(host, port), meta)
 
 
 async def _alive(endpoints: Mapping[str, Endpoint]) -> dict[str, Endpoint]:

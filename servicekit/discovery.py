@@ -17,6 +17,11 @@ class Endpoint:
     meta: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
+def address_of(host: str, port: int) -> str:
+    """host:port, as it is dialled."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class ServiceWatch(Protocol):
     """The replicas of one service, kept up to date."""
 
@@ -28,6 +33,12 @@ class ServiceWatch(Protocol):
     def subscribe(self, listener: Listener) -> None:
         """Call `listener` after each change of `endpoints`; it must not wait."""
         ...
+
+    async def start(self) -> None:
+        """Begin to follow. Returns with a first list where the registry answers at once, else without one."""
+        ...
+
+    async def stop(self) -> None: ...
 
 
 class StaticWatch:
@@ -43,6 +54,12 @@ class StaticWatch:
 
     def subscribe(self, listener: Listener) -> None:
         self._listeners.append(listener)
+
+    async def start(self) -> None:
+        """Nothing to do: the list is there."""
+
+    async def stop(self) -> None:
+        """Nothing to do: nobody follows anything."""
 
     def replace(self, addresses: Sequence[str]) -> None:
         self._endpoints = _endpoints(addresses)

@@ -9,6 +9,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from servicekit import health
+from servicekit.discovery import address_of
 from servicekit.grpc_channel import DEFAULT_MESSAGE_BYTES, message_size_options
 from servicekit.readiness import Readiness
 from servicekit.rpc_errors import ErrorInterceptor
@@ -44,7 +45,7 @@ class GrpcServer:
         max_message_bytes: int = DEFAULT_MESSAGE_BYTES,
         readiness: Readiness | None = None,
     ) -> None:
-        self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._address = address_of(host, port)
         self._server = grpc.aio.server(
             interceptors=[ErrorInterceptor()],
             options=[*_OPTIONS, *message_size_options(max_message_bytes)],

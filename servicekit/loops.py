@@ -12,7 +12,7 @@ from servicekit.errors import HeadraceError
 log = structlog.stdlib.get_logger(__name__)
 
 _BACK_OFF_SECONDS_MIN = 0.1
-_BACK_OFF_SECONDS_MAX = 5.0
+_BACK_OFF_SECONDS_MAX = 2.0
 _LOG_AGAIN_SECONDS = 30.0
 
 
@@ -58,6 +58,13 @@ class BackgroundLoop:
             self._task.cancel()
             await asyncio.wait([self._task])
         self._task = None
+
+    def problem(self, *, within: float) -> str | None:
+        """A check for readiness: None when a run has succeeded in the last `within` seconds."""
+        if self.last_success is None:
+            return f"{self.name} has not succeeded yet"
+        silent = time.monotonic() - self.last_success
+        return f"{self.name} has not succeeded for {silent:.1f} s" if silent > within else None
 
     async def _run(self) -> None:
         while not self._stopping.is_set():

@@ -2,8 +2,9 @@
 
     conn.execute("INSERT … SELECT * FROM unnest(%(ids)s, %(results)s)", {"ids": int8_array(ids), …})
 
-psycopg dumps a list item by item; here one `struct.pack` does it. For 1,000 items that is 5 to 15 times faster than a
-list behind `%s` and 2 to 7 times faster than one behind `%b`. The parameter carries its type, so SQL needs no cast.
+psycopg dumps a list item by item; here one `struct.pack` does it. For 1,000 items that is 5 to 50 times faster than a
+list behind `%s` and 2 to 10 times faster than one behind `%b` (datetimes excepted: they cost most before they are
+packed). The parameter carries its type, so SQL needs no cast.
 """
 
 import struct
@@ -100,7 +101,7 @@ def timestamptz_array(values: Sequence[datetime | None]) -> TimestamptzArray:
 
 
 def timestamptz_array_of_micros(values: Sequence[int | None]) -> TimestamptzArray:
-    """From microseconds since 1970, as protobuf timestamps give them: five times cheaper than by way of datetimes."""
+    """From microseconds since 1970, as protobuf timestamps give them: four times cheaper than by way of datetimes."""
     micros = [None if value is None else value - _EPOCH_UNIX_MICROS for value in values]
     return TimestamptzArray(_integers(micros, TimestamptzArray.item_oid, "q", 8))
 

@@ -10,6 +10,7 @@ from consul import ConsulException
 
 from servicekit.consul_client import AsyncConsul, open_consul
 from servicekit.consul_watch import ConsulWatch
+from servicekit.discovery import address_of
 from servicekit.errors import Unavailable
 from servicekit.loops import BackgroundLoop
 
@@ -96,7 +97,7 @@ async def _register(consul: AsyncConsul, registration: ServiceRegistration) -> N
 
 
 def _check(registration: ServiceRegistration) -> dict[str, Any] | None:
-    address = f"{registration.host}:{registration.port}"
+    address = address_of(registration.host, registration.port)
     if registration.grpc_check:
         target = {"grpc": address}
     elif registration.http_check is not None:

@@ -63,9 +63,11 @@ def _answering(method: str, behaviour: Any) -> Any:
             if context.time_remaining() is not None:
                 return await behaviour(request, context)
             try:
-                async with asyncio.timeout(UNARY_SECONDS_MAX):
+                async with asyncio.timeout(UNARY_SECONDS_MAX) as bound:
                     return await behaviour(request, context)
             except TimeoutError as error:
+                if not bound.expired():  # the handler's own
+                    raise
                 raise DeadlineExceeded(f"no answer within {UNARY_SECONDS_MAX:.0f} s") from error
 
     return answer

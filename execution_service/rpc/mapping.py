@@ -102,8 +102,8 @@ def report_unstarted(held: Held, outcome: Outcome, cause: AttemptError | None = 
 def error(cause: AttemptError) -> task_pb2.TaskError:
     return task_pb2.TaskError(
         code=cause.code,
-        message=cause.message[:MESSAGE_CHARACTERS_MAX],
-        exception=cause.exception,
+        message=_storable(cause.message[:MESSAGE_CHARACTERS_MAX]),
+        exception=_storable(cause.exception[:MESSAGE_CHARACTERS_MAX]),
         signal=cause.signal,
         exit_code=cause.exit_code,
     )
@@ -187,6 +187,11 @@ def stored_result(stored: StoredResult) -> execution_pb2.StoredResult:
     return execution_pb2.StoredResult(
         task_id=stored.task_id, attempt=stored.attempt, result=stored.result, stored_at=_time(stored.stored_at)
     )
+
+
+def _storable(text: str) -> str:
+    """The text without what neither protobuf nor PostgreSQL takes: lone surrogates and NUL."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _time(at: datetime) -> Timestamp:

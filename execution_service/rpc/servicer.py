@@ -62,7 +62,8 @@ class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
                 end.cancel()
             outcomes = await asyncio.gather(*ends, return_exceptions=True)
         for outcome in outcomes:
-            if isinstance(outcome, Exception) and not _is_end_of_stream(outcome):
+            # The library raises errors of its own where the peer has gone in the middle of a read or write.
+            if isinstance(outcome, Exception) and not isinstance(outcome, grpc.aio.BaseError):
                 raise outcome
 
     async def _read(self, stream: ManagerStream, requests: AsyncIterator[execution_pb2.DispatchRequest]) -> None:
@@ -154,11 +155,6 @@ async def _attach_message(requests: AsyncIterator[execution_pb2.DispatchRequest]
     if first is None or not first.attach.manager_id:
         raise Conflict("the first message must be Attach with a manager id", code="attach_expected")
     return first.attach.manager_id
-
-
-def _is_end_of_stream(error: Exception) -> bool:
-    """The library's ways to say in the middle of a read or write that the peer has gone."""
-    return isinstance(error, grpc.aio.UsageError | grpc.aio.BaseError | grpc.RpcError | asyncio.InvalidStateError)
 
 
 def _bound(count: int, maximum: int, name: str) -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
 
 from execution_service.workers.outcomes import Outcome
 from execution_service.workers.runner import (
@@ -25,6 +24,7 @@ from execution_service.workers.runner import (
     timed_out,
 )
 from execution_service.workers.slots_page import ASYNC_KILL_GRACE_SECONDS
+from headrace.tasks import TaskContext
 
 
 class _Running:
@@ -109,10 +109,10 @@ class ConcurrentWorker:
         limit = asyncio.timeout(attempt.timeout if definition.is_async else None)
         try:
             async with limit:
-                if definition.is_async:
-                    result = await definition.run(value, context)
-                else:
-                    result = await self._in_thread(partial(definition.run, value, context))
+                if not definition.is_async:
+                    work = partial(_run_in_thread, self._desk, running.item, context)
+                    return await self._loop.run_in_executor(self._threads, work)
+                result = await definition.run(value, context)
             return Ending(Outcome.COMPLETED, definition.encode(result), None)
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything; a cancel is an ending as well
             if running.cancelled:
@@ -120,13 +120,6 @@ class ConcurrentWorker:
             if limit.expired() and isinstance(error, TimeoutError):
                 return timed_out(attempt)
             return failed(self._desk, attempt, error)
-
-    async def _in_thread(self, work: Callable[[], Any]) -> Any:
-        # Futures do not carry every exception (StopIteration), so what was raised comes back as a value.
-        result, error = await self._loop.run_in_executor(self._threads, _outcome_of, work)
-        if error is not None:
-            raise error
-        return result
 
     def _ended(self, running: _Running, task: asyncio.Task[Ending]) -> None:
         if os.getpid() != _PID:
@@ -169,8 +162,10 @@ def _is_cancelled(running: _Running) -> bool:
     return running.cancelled
 
 
-def _outcome_of(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+def _run_in_thread(desk: Desk, item: Prepared, context: TaskContext) -> Ending:
+    # The ending is made here, since a future does not carry every exception (StopIteration).
     try:
-        return work(), None
-    except BaseException as error:  # noqa: BLE001 - carried to the event loop, where it ends the attempt
-        return None, error
+        result = item.definition.run(item.value, context)
+        return Ending(Outcome.COMPLETED, item.definition.encode(result), None)
+    except BaseException as error:  # noqa: BLE001 - a handler may raise anything, and the worker goes on
+        return failed(desk, item.attempt, error)

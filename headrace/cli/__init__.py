@@ -2,7 +2,7 @@
 
 import typer
 
-from headrace.cli import ps, up
+from headrace.cli import demo, ps, up
 
 app = typer.Typer(
     name="headrace",
@@ -12,4 +12,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("up")(up.up)
+app.command("demo")(demo.demo)
 app.command("ps")(ps.ps)

@@ -14,7 +14,7 @@ from typing import Self, TypedDict, Unpack
 
 from headrace.local.cluster_file import FILE_NAME, ClusterFile, ProcessEntry, read_cluster_file
 from headrace.local.errors import LocalClusterError
-from headrace.local.http_probe import fetch
+from headrace.local.http_probe import answers_ok
 from headrace.local.process import Command, spawn_argv, spawn_options
 
 START_SECONDS = 120.0
@@ -32,6 +32,10 @@ class ClusterArguments(TypedDict, total=False):
     managers: int
     executors: int
     workers: int
+    postgres_dsn: str
+    results_dsn: str
+    redis_url: str
+    consul_url: str
     env: Mapping[str, str]
     role_env: Mapping[str, Mapping[str, str]]
 
@@ -46,9 +50,9 @@ class LocalCluster:
         self.data_dir = data_dir
         self._env = {**os.environ, **arguments.get("env", {})}
         self._arguments = ["--data-dir", str(data_dir), "--port", str(arguments.get("port", 0))]
-        for name in ("managers", "executors", "workers"):
-            if name in arguments:
-                self._arguments += [f"--{name}", str(arguments[name])]
+        for option in ("managers", "executors", "workers", "postgres_dsn", "results_dsn", "redis_url", "consul_url"):
+            if option in arguments:
+                self._arguments += [f"--{option.replace('_', '-')}", str(arguments[option])]
         for role, settings in arguments.get("role_env", {}).items():
             for name, value in settings.items():
                 self._arguments += ["--env", f"{role}:{name}={value}"]
@@ -142,7 +146,7 @@ class LocalCluster:
 
     def _is_ready(self) -> bool:
         gateways = [entry for entry in self.processes if entry.role == "gateway"]
-        return bool(gateways) and fetch(int(gateways[0].address.rpartition(":")[2]), "/readyz") is not None
+        return bool(gateways) and answers_ok(int(gateways[0].address.rpartition(":")[2]), "/readyz")
 
     def _file_content(self) -> bytes:
         try:

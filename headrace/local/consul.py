@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from http import HTTPStatus
 from pathlib import Path
 
 from headrace.local.http_probe import fetch
@@ -47,7 +48,8 @@ class RegistryServer:
 
     def ready(self) -> bool:
         """Tell whether the agent answers and has a leader, which a fresh Consul needs some seconds for."""
-        return fetch(self.port, "/v1/status/leader") not in (None, b'""')
+        answer = fetch(self.port, "/v1/status/leader")
+        return answer is not None and answer[0] == HTTPStatus.OK and answer[1] != b'""'
 
     def close(self) -> None:
         """There is nothing to let go of."""

@@ -14,13 +14,13 @@ from typing import Protocol
 from headrace.local.cluster_file import ClusterFile, ProcessEntry
 from headrace.local.consul import RegistryServer
 from headrace.local.errors import LocalClusterError
-from headrace.local.http_probe import fetch
+from headrace.local.http_probe import answers_ok, fetch
 from headrace.local.lock import DataDirLock
 from headrace.local.postgres import PostgresServer
 from headrace.local.process import LOOPBACK, Command, free_port
 from headrace.local.redis import RedisServer
 from headrace.local.services import ServiceFactory, ServiceOptions, Stores
-from headrace.local.supervisor import Ended, Program, Supervisor
+from headrace.local.supervisor import Ended, Program, SupervisedProcess, Supervisor
 
 TASKS_DATABASE = "headrace_tasks"
 RESULTS_DATABASE = "headrace_results"
@@ -37,7 +37,8 @@ SERVER_START_SECONDS = 60.0
 SERVICE_START_SECONDS = 90.0
 # A program that ended this often in a row before the cluster was up will not come up by itself.
 RESTARTS_BEFORE_GIVING_UP = 5
-LOG_TAIL_BYTES = 2_000
+LOG_TAIL_LINES = 10
+LOG_LINE_LENGTH_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +103,8 @@ class _Cluster:
         self._options = options
         self._lock = lock
         self._say = say
-        self._servers: list[_Server] = []
+        self._servers: dict[str, _Server] = {}
         self._stores: Stores | None = None
-        self._is_up = False
         self._supervisor = Supervisor(on_change=self._write_file, on_end=self._tell_end)
 
     async def run(self) -> None:
@@ -124,7 +124,7 @@ class _Cluster:
             stopping.cancel()
             self._say("Stopping ...")
             await self._supervisor.stop(STOP_ORDER)
-            for server in self._servers:
+            for server in self._servers.values():
                 server.close()
             self._say("Stopped.")
 
@@ -146,38 +146,37 @@ class _Cluster:
             inherited_descriptor=self._lock.inherited_descriptor,
         )
         await self._supervisor.start(*factory.programs())
-        await self._wait(
-            "the gateway", lambda: fetch(options.port, "/readyz") is not None, seconds=SERVICE_START_SECONDS
-        )
-        self._is_up = True
+        await self._wait_for_gateway()
         self._say(_welcome(options))
 
     async def _start_servers(self) -> Stores:
+        """Start what was not given an address, all at the same time, and return when each of them answers."""
         options = self._options
         postgres_dsn, results_dsn = options.postgres_dsn, options.results_dsn
         redis_url, consul_url = options.redis_url, options.consul_url
+        # The slowest to come up is the first to be started.
+        if consul_url is None:
+            registry = RegistryServer(options.data_dir / "registry", consul=shutil.which("consul"))
+            await self._start_server("registry", registry)
+            consul_url = registry.url
         if postgres_dsn is None or results_dsn is None:
             postgres = PostgresServer(options.data_dir / "postgres")
             postgres.prepare(databases=(TASKS_DATABASE, RESULTS_DATABASE))
+            await self._start_server("postgres", postgres)
             postgres_dsn = postgres_dsn or postgres.dsn(TASKS_DATABASE)
             results_dsn = results_dsn or postgres.dsn(RESULTS_DATABASE)
-            await self._start_server("postgres", postgres)
         if redis_url is None:
             redis = RedisServer(options.data_dir / "redis")
-            redis.prepare()
-            redis_url = redis.url
             await self._start_server("redis", redis)
-        if consul_url is None:
-            registry = RegistryServer(options.data_dir / "registry", consul=shutil.which("consul"))
-            registry.prepare()
-            consul_url = registry.url
-            await self._start_server("registry", registry)
-        for server in self._servers:
-            await self._wait(server.address, server.ready, seconds=SERVER_START_SECONDS)
+            redis_url = redis.url
+        for role, server in self._servers.items():
+            if not await self._becomes(server.ready, seconds=SERVER_START_SECONDS):
+                message = f"{role} does not answer after {SERVER_START_SECONDS:.0f} s."
+                raise LocalClusterError(message + _tail(self._log_of(f"{role}-0")))
         return Stores(postgres_dsn=postgres_dsn, results_dsn=results_dsn, redis_url=redis_url, consul_url=consul_url)
 
     async def _start_server(self, role: str, server: _Server) -> None:
-        self._servers.append(server)
+        self._servers[role] = server
         command = server.command()
         kept_descriptors = (*command.kept_descriptors, self._lock.inherited_descriptor)
         program = Program(
@@ -185,43 +184,51 @@ class _Cluster:
             program_id=f"{role}-0",
             command=replace(command, kept_descriptors=kept_descriptors),
             address=server.address,
-            log=self._options.data_dir / "logs" / f"{role}-0.log",
+            log=self._log_of(f"{role}-0"),
             prepare=server.prepare,
         )
         await self._supervisor.start(program)
 
-    async def _wait(self, name: str, ready: Callable[[], bool], *, seconds: float) -> None:
+    def _log_of(self, program_id: str) -> Path:
+        return self._options.data_dir / "logs" / f"{program_id}.log"
+
+    async def _wait_for_gateway(self) -> None:
+        port = self._options.port
+        if not await self._becomes(lambda: answers_ok(port, "/readyz"), seconds=SERVICE_START_SECONDS):
+            answer = fetch(port, "/readyz")
+            says = "does not answer" if answer is None else f"says {answer[1].decode(errors='replace')}"
+            raise LocalClusterError(
+                f"The gateway is not ready after {SERVICE_START_SECONDS:.0f} s; its /readyz {says}. "
+                f"The logs are in {self._options.data_dir / 'logs'}."
+            )
+
+    async def _becomes(self, ready: Callable[[], bool], *, seconds: float) -> bool:
+        """Wait for `ready` and tell whether it came true. Raises LocalClusterError if a program keeps ending."""
         deadline = time.monotonic() + seconds
         while not ready():
             for process in self._supervisor.processes:
                 if process.restarts >= RESTARTS_BEFORE_GIVING_UP:
                     raise LocalClusterError(f"{process.program.program_id} does not start.{_tail(process.program.log)}")
             if time.monotonic() > deadline:
-                raise LocalClusterError(
-                    f"{name} did not become ready within {seconds:.0f} s; see {self._options.data_dir / 'logs'}"
-                )
+                return False
             await asyncio.sleep(0.05)
+        return True
 
     def _write_file(self) -> None:
         if self._stores is None:
             return
-        ClusterFile(
-            processes=[
-                ProcessEntry(
-                    role=process.program.role,
-                    id=process.program.program_id,
-                    pid=process.pid,
-                    address=process.program.address,
-                    log=str(process.program.log),
-                )
-                for process in self._supervisor.processes
-                if process.pid
-            ],
+        processes = [_entry(process) for process in self._supervisor.processes if process.pid]
+        content = ClusterFile(
+            processes=processes,
             postgres_dsn=self._stores.postgres_dsn,
             results_dsn=self._stores.results_dsn,
             redis_url=self._stores.redis_url,
             consul_url=self._stores.consul_url,
-        ).write(self._options.data_dir)
+        )
+        try:
+            content.write(self._options.data_dir)
+        except OSError as error:  # a full disk must not end the supervision
+            self._say(f"cluster.json cannot be written: {error}")
 
     def _tell_end(self, ended: Ended) -> None:
         after = f" in {ended.wait:g} s" if ended.wait else ""
@@ -240,9 +247,16 @@ def _welcome(options: ClusterOptions) -> str:
     )
 
 
+def _entry(process: SupervisedProcess) -> ProcessEntry:
+    program = process.program
+    return ProcessEntry(
+        role=program.role, id=program.program_id, pid=process.pid, address=program.address, log=str(program.log)
+    )
+
+
 def _tail(log: Path) -> str:
     try:
-        content = log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip()
+        lines = log.read_bytes().decode(errors="replace").splitlines()[-LOG_TAIL_LINES:]
     except FileNotFoundError:
         return ""
-    return f" The end of {log}:\n{content}"
+    return "\n".join((f" The end of {log}:", *(line[:LOG_LINE_LENGTH_MAX] for line in lines)))

@@ -35,12 +35,14 @@ class Manager:
         self.said_bye = False
         self.ended = False
         self.is_silent = False
+        self.reads = asyncio.Event()
+        self.reads.set()
         self.database_is_away = False
         self.verdict: task_pb2.Verdict.ValueType = task_pb2.VERDICT_ACCEPTED
         self._rounds = 0
         self._outbox: asyncio.Queue[execution_pb2.DispatchRequest] = asyncio.Queue()
         self._channel = open_channel(address)
-        self.stub: "ExecutionServiceAsyncStub" = ExecutionServiceStub(self._channel)
+        self.stub: ExecutionServiceAsyncStub = ExecutionServiceStub(self._channel)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -108,6 +110,7 @@ class Manager:
         try:
             while (message := await self._call.read()) is not grpc.aio.EOF:
                 assert isinstance(message, execution_pb2.DispatchResponse)
+                await self.reads.wait()
                 self._take(message)
         except grpc.aio.AioRpcError:
             pass

@@ -11,22 +11,8 @@ from execution_service.service import ExecutionService
 from headrace.v1 import execution_pb2, task_pb2
 from tests.integration.execution.conftest import settings_for
 from tests.integration.execution.manager import Manager
+from tests.integration.execution.messages import assignment
 from tests.support.waiting import wait_until
-
-
-def assignment(
-    task_id: int, attempt: int = 1, *, type_name: str = "double", data: object = None, round_base: int = 0
-) -> execution_pb2.Assignment:
-    return execution_pb2.Assignment(
-        task_id=task_id,
-        attempt=attempt,
-        type=type_name,
-        data=json.dumps({"value": task_id} if data is None else data).encode(),
-        pool="io" if type_name == "nap_async" else "cpu",
-        timeout_ms=30_000,
-        round_base=round_base,
-        max_attempts=3,
-    )
 
 
 async def stored(manager: Manager, *keys: tuple[int, int]) -> dict[tuple[int, int], bytes]:
@@ -117,6 +103,18 @@ async def test_a_silent_manager_is_cut_off_and_another_gets_its_demand(service: 
         async with Manager(service.replica.address, "other") as other:
             await wait_until(lambda: silent.ended)
             await wait_until(lambda: other.open("cpu") == 2)
+
+
+async def test_a_manager_that_does_not_read_is_cut_off(service: ExecutionService) -> None:
+    questions = [(task_id, 1) for task_id in range(1, 50_000)]
+    async with Manager(service.replica.address, "deaf") as deaf:
+        await wait_until(lambda: deaf.open("cpu") == 2)
+        deaf.reads.clear()
+        for _ in range(20):
+            deaf.ask(*questions)
+        await wait_until(lambda: len(service.replica.streams) == 0, timeout=15)
+        await wait_until(lambda: not any("dispatch" in task.get_name() for task in asyncio.all_tasks()))
+        assert service.replica.demand.open("cpu") == 0
 
 
 async def test_a_cancelled_attempt_ends_as_cancelled(manager: Manager) -> None:

@@ -46,7 +46,7 @@ def test_the_databases_are_there_from_the_first_start(server: PostgresServer, ru
 def test_what_was_committed_survives_a_kill(server: PostgresServer, running: RunningServer) -> None:
     query(server.dsn("first"), "CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n")
     running.kill()
-    server.prepare(databases=("first", "second"))
+    server.prepare()
     running.start()
     assert query(server.dsn("first"), "SELECT count(*) FROM kept") == [(1000,)]
 
@@ -57,7 +57,7 @@ def test_a_second_server_object_finds_the_data_again(
     query(server.dsn("first"), "CREATE TABLE kept AS SELECT 1 AS n")
     running.stop()
     again = PostgresServer(tmp_path / "server")
-    again.prepare(databases=("first", "second"))
+    again.prepare()
     restarted = RunningServer(again, log=tmp_path / "again.log")
     restarted.start()
     try:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from headrace.v1 import management_pb2, management_pb2_grpc
+from servicekit import replica_pool
 from servicekit.discovery import StaticWatch
 from servicekit.errors import DeadlineExceeded, NotFound, Unavailable
 from servicekit.grpc_server import GrpcServer
@@ -105,12 +106,17 @@ async def test_a_replica_that_is_gone_costs_no_call(pool: Pool, replicas: list[R
     assert replicas[1].calls == 10
 
 
-async def test_a_replica_that_failed_is_avoided_and_then_used_again(pool: Pool, replicas: list[Replica]) -> None:
+async def test_a_replica_that_failed_is_avoided_while_there_is_another(
+    pool: Pool, replicas: list[Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica_pool, "_AVOID_SECONDS_MIN", 60.0)
+    monkeypatch.setattr(replica_pool, "_AVOID_SECONDS_MAX", 60.0)
     broken, well = replicas
     broken.error = Unavailable("the database is away", code="database_unavailable")
     await wait_until(lambda: asyncio.ensure_future(call_until_tried(pool, broken)))
     tried = broken.calls
-    await get(pool)
+    for _ in range(10):
+        await get(pool)
     assert broken.calls == tried
 
     broken.error = None

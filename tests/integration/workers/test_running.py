@@ -180,10 +180,10 @@ async def test_what_handlers_log_and_print_reaches_the_log_within_limits(bench: 
 
 
 async def test_a_scratch_directory_belongs_to_one_attempt_and_is_removed(bench: Bench, tmp_path: Path) -> None:
-    done = await bench.run(attempt(1, "use_scratch"))
-    assert not Path(json.loads(done.result or b"")).exists()
+    assert (await bench.run(attempt(1, "use_scratch"))).outcome is Outcome.COMPLETED
+    assert _leftovers(tmp_path) == []
     await bench.run(attempt(2, "use_scratch", {"die": True}))
-    await wait_until(lambda: not list((tmp_path / "scratch").glob("pool-*/*/*")))
+    await wait_until(lambda: _leftovers(tmp_path) == [])
 
 
 async def test_handlers_see_nothing_of_the_services_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,3 +217,7 @@ async def test_a_worker_removed_by_force_hands_back_what_it_runs(bench: Bench) -
     assert (done.outcome, done.started) == (Outcome.HANDED_BACK, True)
     bench.pool.add_worker("cpu")
     assert (await bench.run(attempt(2, "noop"))).outcome is Outcome.COMPLETED
+
+
+def _leftovers(folder: Path) -> list[Path]:
+    return list(folder.glob("scratch/pool-*/*/*"))

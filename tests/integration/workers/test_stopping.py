@@ -146,7 +146,7 @@ async def test_without_a_lease_nothing_starts_and_with_it_everything_does(
 async def test_an_attempt_of_another_session_does_not_start(bench: Bench, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     bench.submit(attempt(1, "append_line", {"path": str(trace)}, session_id=SESSION - 1))
-    await wait_until(lambda: bench.pool.workers())
+    await wait_until(bench.pool.workers)
     bench.pool.kill_session(SESSION - 1)
     assert (await bench.run(attempt(2, "noop"))).outcome is Outcome.COMPLETED
     assert lines_of(trace) == []

@@ -5,7 +5,17 @@ from dataclasses import dataclass, field
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
-from execution_service.demand import IDLE_SECONDS, PREFETCH_MAX, DemandBook, Grant, RecentTypes, Target, prefetch
+from execution_service.demand import (
+    IDLE_SECONDS,
+    PREFETCH_MAX,
+    RECALL_SECONDS,
+    RECALL_UNANSWERED_SECONDS,
+    DemandBook,
+    Grant,
+    RecentTypes,
+    Target,
+    prefetch,
+)
 
 
 @dataclass
@@ -130,6 +140,7 @@ def test_a_lower_target_is_reached_once_recalls_are_answered(
         run_step(managers, step, before)
     managers.held = 0
     for _ in range(4):
+        managers.now += RECALL_SECONDS
         managers.plan(after)
         for stream in list(managers.granted):
             managers.answer_recall(stream)
@@ -204,6 +215,29 @@ def test_idle_managers_that_all_have_demand_are_left_alone() -> None:
     assert managers.plan(Target(8)) == []
 
 
+def test_a_manager_that_cannot_give_back_what_it_claims_for_is_asked_again_but_not_at_once() -> None:
+    managers = Managers()
+    managers.join(1)
+    managers.plan(Target(2))
+    assert [grant.recall for grant in managers.plan(Target(2), fit=set())] == [True]
+    managers.recalled.discard(1)
+    managers.book.use(1, "cpu", sent=0, returned=0, now=managers.now)
+    assert managers.plan(Target(2), fit=set()) == []
+    managers.now += RECALL_SECONDS
+    assert [grant.recall for grant in managers.plan(Target(2), fit=set())] == [True]
+
+
+def test_a_manager_that_never_answers_a_recall_is_noticed() -> None:
+    managers = Managers()
+    managers.join(1)
+    managers.plan(Target(2))
+    managers.now += 60
+    assert not managers.book.ignores_recall(1, managers.now)
+    managers.plan(Target(2), fit=set())
+    assert not managers.book.ignores_recall(1, managers.now + RECALL_UNANSWERED_SECONDS - 0.1)
+    assert managers.book.ignores_recall(1, managers.now + RECALL_UNANSWERED_SECONDS)
+
+
 def test_totals_that_arrive_late_or_twice_change_nothing() -> None:
     book = DemandBook(["cpu"])
     book.add_stream(1)
@@ -233,7 +267,9 @@ def test_the_mean_follows_the_types_that_were_assigned_lately() -> None:
     mean = recent.mean(durations.get)
     assert mean is not None
     assert mean > 0.5
-    recent.note({"new": 1})
+    recent.note({"never_measured": 5})
+    assert recent.mean(durations.get) is not None, "a few that crash must not take the prefetch from all others"
+    recent.note({"never_measured": 50})
     assert recent.mean(durations.get) is None
 
 

@@ -81,6 +81,13 @@ async def test_before_the_catalog_was_read_nothing_is_called_unknown(
     assert (error.http_status, error.code) == (503, "catalog_unavailable")
 
 
+async def test_an_empty_catalog_is_no_reason_to_call_a_type_unknown(
+    admission: Admission, management: FakeManagement
+) -> None:
+    management.types = []
+    assert (await refused(admission, b'{"type":"noop","data":{}}')).code == "catalog_unavailable"
+
+
 async def test_known_types_stay_known_while_management_is_away(
     admission: Admission, catalog: Catalog, management: FakeManagement
 ) -> None:

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from gateway.bodies import decode_task, decode_tasks, read_json_body
+from gateway.body_budget import BodyBudget
 from servicekit.errors import HeadraceError
 
 
@@ -155,7 +156,8 @@ async def _messages(chunks: list[bytes], *, stall: bool) -> AsyncIterator[Messag
 
 
 async def read(given: Request, *, seconds: float = 5.0) -> bytes:
-    return await read_json_body(given, bytes_max=10, timeout=timedelta(seconds=seconds))
+    with BodyBudget(100).hold() as hold:
+        return await read_json_body(given, hold, bytes_max=10, timeout=timedelta(seconds=seconds))
 
 
 async def test_a_body_within_the_limit_is_read() -> None:
@@ -201,3 +203,14 @@ async def test_other_media_types_and_compressed_bodies_are_refused(headers: dict
 @pytest.mark.parametrize("content_type", ["application/json; charset=UTF-8", "Application/JSON", "application/json;"])
 async def test_ways_to_write_the_media_type_are_accepted(content_type: str) -> None:
     assert await read(request([b"{}"], headers={"content-type": content_type})) == b"{}"
+
+
+def test_all_bodies_together_have_a_bound_that_is_given_back() -> None:
+    budget = BodyBudget(10)
+    with budget.hold() as first:
+        first.add(8)
+        with budget.hold() as second, pytest.raises(HeadraceError) as caught:
+            second.add(3)
+        assert (caught.value.http_status, caught.value.code) == (503, "overloaded")
+        assert budget.bytes_held == 8
+    assert budget.bytes_held == 0

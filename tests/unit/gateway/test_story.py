@@ -1,4 +1,5 @@
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
@@ -8,6 +9,7 @@ from gateway.story import FeedEnded, TaskStory
 from headrace.v1.task_pb2 import Progress, Task, TaskError, TaskStatus, TaskUpdate, UpdateBatch
 from servicekit.errors import HeadraceError, NotFound, Overloaded, Unavailable
 from servicekit.updates import FeedSignal, UpdateFeed
+from tests.support.waiting import wait_until
 
 QUEUED = TaskStatus.TASK_STATUS_QUEUED
 PROCESSING = TaskStatus.TASK_STATUS_PROCESSING
@@ -44,11 +46,12 @@ class Listener:
         data = await self.data()
         return data["status"], data["revision"]
 
-    async def data(self) -> dict[str, object]:
+    async def data(self) -> dict[str, Any]:
         async with asyncio.timeout(5):
             event = msgspec.json.decode(await anext(self.events))
         assert event["event"] == "task_update"
-        return event["data"]
+        data: dict[str, Any] = event["data"]
+        return data
 
     async def ends(self) -> bool:
         async with asyncio.timeout(5):
@@ -131,7 +134,7 @@ async def test_progress_goes_by_attempt_and_number(listener: Listener) -> None:
         listener.publish(update(PROCESSING, 0, progress=Progress(n=n, fraction=fraction)))
     listener.publish(update(RETRYING, 3))
     told = [await listener.data() for _ in range(3)]
-    assert [each["progress"] and each["progress"]["n"] for each in told] == [1, 3, None]  # type: ignore[index]
+    assert [each["progress"] and each["progress"]["n"] for each in told] == [1, 3, None]
 
 
 async def test_after_a_resync_a_fresh_snapshot_is_told(listener: Listener) -> None:
@@ -149,8 +152,7 @@ async def test_a_deaf_feed_is_made_up_for_by_reading(listener: Listener, monkeyp
     listener.reader.error = Unavailable("away")
     listener.reader.task = Task(task_id=7, status=COMPLETED, revision=3)
     listening = asyncio.create_task(listener.next())
-    while listener.reader.reads < 3:
-        await asyncio.sleep(0.01)
+    await wait_until(lambda: listener.reader.reads >= 3)
     listener.reader.error = None
     assert await listening == ("completed", 3)
 

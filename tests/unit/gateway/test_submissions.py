@@ -13,6 +13,7 @@ from gateway.submissions import FLUSH_TASKS_MAX, Accepted, Submissions, number
 from headrace.v1.task_pb2 import Submission, SubmissionBatch
 from servicekit.errors import AlreadyExists, Overloaded, Unavailable
 from tests.support.fake_management import DirectCalls, FakeManagement
+from tests.support.waiting import wait_until
 
 
 class RecordingStream(SubmissionStream):
@@ -62,8 +63,7 @@ async def test_a_submission_is_answered_with_its_ids_and_its_store(rig: Rig) -> 
 async def test_what_arrives_during_a_flush_is_the_next_flush_with_ids_in_a_row(rig: Rig) -> None:
     rig.stream.gate.clear()
     first = asyncio.create_task(rig.submissions.submit(tasks(2)))
-    while not rig.stream.flushes:
-        await asyncio.sleep(0)
+    await wait_until(lambda: rig.stream.flushes)
     others = [asyncio.create_task(rig.submissions.submit(tasks(count))) for count in (1, 3, 2)]
     await asyncio.sleep(0)
     rig.stream.gate.set()
@@ -75,8 +75,7 @@ async def test_what_arrives_during_a_flush_is_the_next_flush_with_ids_in_a_row(r
 async def test_a_flush_is_bounded_by_count_and_keeps_requests_whole(rig: Rig) -> None:
     rig.stream.gate.clear()
     waiting = [asyncio.create_task(rig.submissions.submit(tasks(1000))) for _ in range(8)]
-    while not rig.stream.flushes:
-        await asyncio.sleep(0)
+    await wait_until(lambda: rig.stream.flushes)
     rig.stream.gate.set()
     await asyncio.gather(*waiting)
     assert max(map(len, rig.stream.flushes)) <= FLUSH_TASKS_MAX
@@ -148,8 +147,7 @@ async def test_a_key_goes_over_grpc_and_its_repeat_gets_the_same_id(rig: Rig) ->
 async def test_a_stopped_gateway_finishes_what_it_took_and_takes_no_more(rig: Rig) -> None:
     rig.stream.gate.clear()
     taken = asyncio.create_task(rig.submissions.submit(tasks(1)))
-    while not rig.stream.flushes:
-        await asyncio.sleep(0)
+    await wait_until(lambda: rig.stream.flushes)
     closing = asyncio.create_task(rig.submissions.close())
     await asyncio.sleep(0)
     with pytest.raises(Unavailable):

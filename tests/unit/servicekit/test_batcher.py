@@ -172,3 +172,12 @@ async def test_closing_finishes_what_was_submitted_and_takes_nothing_more(sink: 
 
 async def test_closing_an_idle_batcher_returns(sink: Sink) -> None:
     await sink.batcher().close()
+
+
+async def test_a_flush_that_is_cancelled_leaves_no_caller_behind() -> None:
+    async def flush(items: list[int]) -> list[int]:
+        raise asyncio.CancelledError
+
+    batcher = Batcher(flush, max_items=1, max_bytes=10, size_of=lambda item: 1)
+    answers = await asyncio.gather(batcher.submit([1]), batcher.submit([2]), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [asyncio.CancelledError] * 2

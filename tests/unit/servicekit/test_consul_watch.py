@@ -20,10 +20,12 @@ class FakeAgent(httpx.AsyncBaseTransport):
         self.answer: httpx.Response | Exception = self.listing(1, [])
         self.asked: list[dict[str, str]] = []
         self.headers: list[httpx.Headers] = []
+        self.read_timeouts: list[float] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self.asked.append(dict(request.url.params))
         self.headers.append(request.headers)
+        self.read_timeouts.append(request.extensions["timeout"]["read"])
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -85,6 +87,7 @@ async def test_the_passing_replicas_are_followed_by_blocking_queries(watch: Cons
     assert agent.asked[1]["wait"] == "30s"
     assert agent.asked[0]["passing"]
     assert agent.headers[0]["X-Consul-Token"] == "the-token"
+    assert agent.read_timeouts == [3.0, 3.0 + 30 * 17 / 16]
 
 
 async def test_listeners_hear_of_changes_only(watch: ConsulWatch, agent: FakeAgent) -> None:

@@ -133,3 +133,13 @@ async def test_starting_and_stopping_twice_is_safe(work: Work) -> None:
     loop.start()
     await wait_until(lambda: work.runs == 2)
     await loop.stop()
+
+
+async def test_a_loop_that_does_not_succeed_says_so(work: Work) -> None:
+    loop = BackgroundLoop("intake", work.run_once, interval=3600)
+    assert loop.problem(within=1) == "intake has not succeeded yet"
+    loop.start()
+    await wait_until(lambda: loop.last_success is not None)
+    assert loop.problem(within=60) is None
+    assert "intake has not succeeded for" in str(loop.problem(within=0))
+    await loop.stop()

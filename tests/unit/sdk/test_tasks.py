@@ -1,0 +1,196 @@
+"""The task SDK: what a decorated function becomes."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import headrace
+from headrace.tasks import (
+    RESULT_BYTES_MAX,
+    DuplicateTaskTypeError,
+    PermanentError,
+    TaskContext,
+    TaskRegistry,
+    UnstorableResultError,
+    definition_of,
+    load_registry,
+    task,
+)
+
+
+class Order(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    amount: int = 1
+
+
+class Receipt(BaseModel):
+    total: float
+
+
+@task("order", timeout=5, max_attempts=2, examples=[{"name": "mill"}])
+def order(data: Order, context: TaskContext) -> Receipt:
+    """Order something."""
+    return Receipt(total=data.amount * context.attempt)
+
+
+@task("fetch", pool="net")
+async def fetch(data: dict[str, int]) -> int:
+    return data["n"]
+
+
+@task("anything")
+def anything(data: Any) -> Any:
+    return data
+
+
+def test_the_decorated_function_stays_a_plain_function() -> None:
+    assert order(Order(name="x", amount=3), TaskContext(attempt=2)).total == 6
+
+
+def test_a_definition_says_what_was_declared() -> None:
+    definition = definition_of(order)
+    assert (definition.name, definition.pool, definition.timeout, definition.max_attempts) == ("order", "cpu", 5, 2)
+    assert (definition.is_async, definition.wants_context, definition.description) == (False, True, "Order something.")
+    assert (definition_of(fetch).pool, definition_of(fetch).is_async) == ("net", True)
+
+
+def test_schemas_are_json_and_carry_the_examples() -> None:
+    definition = definition_of(order)
+    schema = json.loads(definition.data_schema)
+    assert schema["additionalProperties"] is False
+    assert schema["required"] == ["name"]
+    assert schema["examples"] == [{"name": "mill"}]
+    assert json.loads(definition.result_schema)["properties"]["total"]["type"] == "number"
+
+
+def test_the_version_changes_with_what_clients_see() -> None:
+    def handler(data: Order) -> Receipt:
+        return Receipt(total=data.amount)
+
+    versions = {
+        definition_of(task("versioned", **options)(lambda data: handler(data))).version  # type: ignore[arg-type]
+        for options in ({}, {"timeout": 31}, {"max_attempts": 4}, {"pool": "gpu"}, {"description": "other"})
+    }
+    assert len(versions) == 5
+    assert len(definition_of(order).version) == 64
+
+
+def test_data_are_decoded_by_the_first_parameter() -> None:
+    assert definition_of(order).decode(b'{"name": "a", "amount": 2}') == Order(name="a", amount=2)
+    with pytest.raises(ValidationError):
+        definition_of(order).decode(b'{"name": 1}')
+    assert definition_of(fetch).decode(b'{"n": 1}') == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "body"),
+    [
+        (None, b"null"),
+        ("häuser", '"häuser"'.encode()),
+        ({"a": [1, 2.5, True]}, b'{"a":[1,2.5,true]}'),
+        ({1, 2}, b"[1,2]"),
+        (Decimal("1.10"), b'"1.10"'),
+        (datetime(2026, 1, 2, tzinfo=UTC), b'"2026-01-02T00:00:00Z"'),
+        (b"text", b'"text"'),
+        ("\\u0000 is not a NUL", b'"\\\\u0000 is not a NUL"'),
+    ],
+)
+def test_results_become_json(value: Any, body: bytes) -> None:
+    assert definition_of(anything).encode(value) == body
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), [float("-inf")], "\ud800", "a\0b", {"k\0": 1}, object(), b"\xff", "x" * RESULT_BYTES_MAX]
+)
+def test_what_is_no_json_cannot_be_stored(value: Any) -> None:
+    with pytest.raises(UnstorableResultError):
+        definition_of(anything).encode(value)
+
+
+@pytest.mark.parametrize("value", [Receipt(total=float("nan")), {"total": 1.0}, 3])
+def test_a_result_must_be_what_was_declared(value: Any) -> None:
+    with pytest.raises(UnstorableResultError):
+        definition_of(order).encode(value)
+
+
+def test_progress_is_clamped_and_never_falls() -> None:
+    seen: list[tuple[float, str]] = []
+    context = TaskContext(on_progress=lambda fraction, message: seen.append((fraction, message)))
+    for fraction in (-1, 0.5, 0.25, float("nan"), 7, 0.9):
+        context.progress(fraction, "m" * 2000)
+    assert [fraction for fraction, _ in seen] == [0, 0.5, 0.5, 0.5, 1, 1]
+    assert {len(message) for _, message in seen} == {1000}
+
+
+def test_a_bare_context_serves_for_calling_a_handler_in_a_test(tmp_path: Path) -> None:
+    context = TaskContext()
+    context.progress(0.5)
+    assert context.cancelled is False
+    with pytest.raises(RuntimeError):
+        _ = context.scratch
+    assert TaskContext(open_scratch=lambda: tmp_path).scratch == tmp_path
+    context.log.info("works")
+
+
+@pytest.mark.parametrize("code", ["", "Not A Code", "x" * 65, "1st"])
+def test_error_codes_are_words_for_programs(code: str) -> None:
+    with pytest.raises(ValueError, match="error code"):
+        PermanentError(code, "message")
+    assert PermanentError("too_bad", "message").code == "too_bad"
+
+
+@pytest.mark.parametrize(
+    "options", [{"timeout": 0}, {"timeout": 10**9}, {"max_attempts": 0}, {"max_attempts": 21}, {"pool": "No Pool"}]
+)
+def test_options_out_of_range_are_refused_where_they_are_written(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must|lower-case"):
+        task("name", **options)(lambda data: data)
+    with pytest.raises(ValueError, match="lower-case"):
+        task("Bad Name")(lambda data: data)
+
+
+def test_a_handler_takes_data_and_perhaps_a_context() -> None:
+    for handler in (lambda: None, lambda a, b, c: None, lambda *a: None, lambda a, *, b: None):
+        with pytest.raises(TypeError):
+            task("handler")(handler)
+    with pytest.raises(TypeError):
+        definition_of(len)
+
+
+def _module(name: str, **content: Any) -> str:
+    module = ModuleType(name)
+    vars(module).update(content)
+    sys.modules[name] = module
+    return name
+
+
+def test_a_registry_collects_what_modules_hold() -> None:
+    registry = load_registry([_module("m1", order=order, other=3), _module("m2", fetch=fetch, again=order)])
+    assert [definition.name for definition in registry.definitions] == ["fetch", "order"]
+    assert registry.get("order") is definition_of(order)
+    assert registry.get("none") is None
+
+
+def test_two_functions_may_not_claim_one_type() -> None:
+    registry = TaskRegistry()
+    registry.add(definition_of(order))
+    with pytest.raises(DuplicateTaskTypeError, match="order"):
+        registry.add(definition_of(task("order")(lambda data: data)))
+
+
+def test_importing_the_package_alone_is_cheap() -> None:
+    script = "import sys, headrace; print(sorted({'pydantic', 'asyncio', 'structlog', 'grpc'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout == b"[]\n"
+    assert headrace.task is task
+    with pytest.raises(AttributeError):
+        _ = headrace.no_such_name

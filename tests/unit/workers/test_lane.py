@@ -1,0 +1,170 @@
+"""Which attempt goes to which worker, with workers that are only pretended."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+
+from execution_service.workers.autopsy import Death
+from execution_service.workers.durations import Durations
+from execution_service.workers.frames import TypeTime
+from execution_service.workers.held import Held
+from execution_service.workers.lane import ATTEMPTS_PER_WORKER_MAX, Lane
+from execution_service.workers.outcomes import Attempt, PoolSize
+from execution_service.workers.process import WorkerProcess
+
+_CRASH = Death(killed=False, signal=11, exit_code=0, peak_kib=0, reason="", output="")
+
+
+class PretendedWorker:
+    """What a lane looks at of a worker, without a process."""
+
+    def __init__(self, slots: int, began: float) -> None:
+        self.slots = slots
+        self.began = began
+        self.ready = True
+        self.killed = self.retiring = False
+        self.reserved_for: Held | None = None
+        self.closed_at: float | None = None
+        self.seen_scans = 0
+        self.load = 0.0
+        self.load_bytes = 0
+        self.entries: dict[int, Held] = {}
+
+    def assign(self, batch: Sequence[Held]) -> None:
+        for held in batch:
+            self.entries[len(self.entries) + 1] = held
+            held.worker = cast(WorkerProcess, self)
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+class World:
+    def __init__(self, processes: int, slots: int = 1) -> None:
+        self.now = 100.0
+        self.durations = Durations()
+        self.lane = Lane("cpu", PoolSize(processes, slots), self.durations, self._start)
+        self.lane.keep_size(self.now)
+
+    def _start(self, lane: Lane) -> WorkerProcess:
+        return cast(WorkerProcess, PretendedWorker(lane.slots_per_process, self.now))
+
+    @property
+    def held_counts(self) -> list[int]:
+        return [len(worker.entries) for worker in self.lane.workers]
+
+    def add(self, count: int, **changes: Any) -> list[Held]:
+        items = [_held(number, **changes) for number in range(1, count + 1)]
+        for held in items:
+            self.lane.add(held)
+        self.lane.pump()
+        return items
+
+    def die(self, index: int = 0, *, after: float = 0.1) -> None:
+        self.now += after
+        worker = self.lane.workers[index]
+        self.lane.note_death(worker, _CRASH, self.now)
+        self.lane.keep_size(self.now)
+
+
+def _held(task_id: int, *, kind: str = "t", size: int = 2, isolated: bool = False) -> Held:
+    return Held(Attempt(task_id, 1, 1, kind, b"x" * size, "cpu", 30.0, isolated, 3))
+
+
+def _known(world: World, kind: str, seconds: float) -> None:
+    world.durations.note([TypeTime(kind, 1, seconds)])
+
+
+def test_a_worker_gets_one_attempt_of_a_type_not_measured_yet() -> None:
+    world = World(2)
+    world.add(10)
+    assert world.held_counts == [1, 1]
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(0.06, 1), (0.03, 1), (0.02, 2), (0.005, 9), (0.0, 2000)])
+def test_about_fifty_milliseconds_of_work_are_prefetched(seconds: float, count: int) -> None:
+    world = World(1)
+    _known(world, "t", seconds)
+    world.add(5000)
+    assert world.held_counts == [min(count, ATTEMPTS_PER_WORKER_MAX)]
+
+
+def test_short_work_is_shared_evenly() -> None:
+    world = World(3)
+    _known(world, "t", 0.0001)
+    world.add(30)
+    assert world.held_counts == [10, 10, 10]
+
+
+def test_slots_are_filled_before_anything_is_prefetched() -> None:
+    world = World(1, slots=8)
+    _known(world, "t", 1.0)
+    world.add(20)
+    assert world.held_counts == [8]
+
+
+def test_a_worker_holds_four_mebibytes_or_one_attempt() -> None:
+    world = World(1)
+    _known(world, "t", 0.0)
+    world.add(10, size=1024 * 1024)
+    assert world.held_counts == [4]
+    large = World(1)
+    _known(large, "t", 0.0)
+    large.add(3, size=8 * 1024 * 1024)
+    assert large.held_counts == [1]
+
+
+def test_a_worker_that_is_stuck_gets_nothing_more() -> None:
+    world = World(1)
+    _known(world, "t", 0.0001)
+    world.add(1)
+    world.lane.workers[0].seen_scans = 3
+    world.add(5)
+    assert world.held_counts == [1]
+
+
+def test_attempts_that_come_back_go_first_and_in_order() -> None:
+    world = World(1)
+    world.lane.workers[0].ready = False
+    waiting = world.add(2)
+    back = [_held(11), _held(12)]
+    world.lane.put_back(back)
+    assert world.lane.take_all() == [*back, *waiting]
+
+
+def test_an_isolated_attempt_gets_a_worker_of_its_own() -> None:
+    world = World(1)
+    (held,) = world.add(1, isolated=True)
+    world.lane.keep_size(world.now)
+    first, second = world.lane.workers
+    assert (first.entries, second.reserved_for) == ({}, held)
+    world.lane.serve_reserved(second)
+    assert list(second.entries.values()) == [held]
+    assert world.lane.slots == 1
+
+
+def test_workers_that_keep_dying_at_their_start_are_replaced_more_slowly() -> None:
+    world = World(1)
+    world.lane.workers[0].ready = False
+    world.die()
+    assert len(world.lane.workers) == 1
+    delays = []
+    for _ in range(8):
+        world.lane.workers[0].ready = False
+        world.die()
+        begin = world.now
+        while not world.lane.workers:
+            world.now += 0.05
+            world.lane.keep_size(world.now)
+        delays.append(world.now - begin)
+    assert delays == sorted(delays)
+    assert 0.1 <= delays[0] <= 0.2
+    assert 5.0 <= delays[-1] <= 5.1
+
+
+def test_a_worker_that_lived_is_replaced_at_once() -> None:
+    world = World(1)
+    for _ in range(5):
+        world.die(after=1.5)
+        assert len(world.lane.workers) == 1

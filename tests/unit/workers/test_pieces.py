@@ -1,0 +1,92 @@
+"""Failures as text, durations, rate limits, and the lines of a worker's output."""
+
+import os
+
+import pytest
+from structlog.testing import capture_logs
+
+from execution_service.workers.durations import PREFETCH_SECONDS, Durations
+from execution_service.workers.failures import clean_text, exception_name, explain, message_of
+from execution_service.workers.frames import LogLine, LogReport, TypeTime
+from execution_service.workers.handler_log import HandlerLog
+from execution_service.workers.outcomes import Outcome
+from execution_service.workers.output import LINE_BYTES_MAX, LINES_PER_SECOND, RateLimit, WorkerOutput
+from headrace.tasks import PermanentError, UnstorableResultError
+from headrace.v1 import task_pb2
+
+
+def test_outcomes_are_numbered_as_in_the_contract() -> None:
+    assert {item.name: item.value for item in Outcome} == {
+        name.removeprefix("OUTCOME_"): number for name, number in task_pb2.Outcome.items() if number
+    }
+
+
+def test_exceptions_are_told_apart_by_what_another_attempt_could_do() -> None:
+    outcome, error = explain(PermanentError("bad_input", "no use"))
+    assert (outcome, error.code, error.message) == (Outcome.FAILED_FOR_GOOD, "bad_input", "no use")
+    outcome, error = explain(UnstorableResultError("too large"))
+    assert (outcome, error.code) == (Outcome.FAILED_FOR_GOOD, "unstorable_result")
+    outcome, error = explain(SystemExit(3))
+    assert (outcome, error.code, error.exception) == (Outcome.FAILED, "handler_error", "SystemExit")
+
+
+def test_text_for_storage_is_clean_and_short() -> None:
+    assert clean_text("a\0b\ud800c", 100) == "a?b?c"
+    assert clean_text("ä" * 100, 5) == "ää"
+    assert len(message_of(ValueError("x" * 10**7)).encode()) == 16 * 1024
+    assert exception_name(PermanentError("a", "b")) == "headrace.tasks.PermanentError"
+
+
+def test_durations_follow_what_is_measured() -> None:
+    durations = Durations()
+    assert durations.mean("a") is None
+    assert durations.cost("a") == PREFETCH_SECONDS
+    durations.note([TypeTime("a", 10, 1.0)])
+    assert durations.mean("a") == pytest.approx(0.1)
+    durations.note([TypeTime("a", 1, 0.2)])
+    assert durations.mean("a") == pytest.approx(0.11)
+    durations.note([TypeTime("a", 1000, 1.0)])
+    assert durations.mean("a") == pytest.approx(0.001)
+
+
+def test_a_rate_limit_counts_what_it_drops() -> None:
+    limit = RateLimit(3)
+    assert [limit.grant(2, 10.0), limit.grant(2, 10.5), limit.grant(2, 10.9)] == [2, 1, 0]
+    assert limit.take_dropped() == 3
+    assert limit.grant(5, 11.1) == 3
+    assert limit.take_dropped() == 2
+
+
+def test_output_is_logged_by_lines_within_limits() -> None:
+    read_fd, write_fd = os.pipe()
+    output = WorkerOutput("w1", read_fd)
+    with capture_logs() as logs:
+        os.write(write_fd, b"one\ntwo\r\nhal")
+        assert output.read()
+        os.write(write_fd, b"f\n\xff\n" + b"x" * 5000 + b"\n")
+        assert output.read()
+        os.write(write_fd, b"y\n" * 1000 + b"the end")
+        assert output.read()
+    lines = [entry["line"] for entry in logs]
+    assert lines[:4] == ["one", "two", "half", "\ufffd"]
+    assert lines[4] == "x" * LINE_BYTES_MAX
+    assert len(lines) == LINES_PER_SECOND
+    assert output.tail().endswith("y\nthe end")
+    os.close(write_fd)
+    assert not output.read()
+    output.close()
+
+
+def test_what_handlers_log_keeps_its_level_and_fields() -> None:
+    handler_log = HandlerLog()
+    lines = [
+        LogLine("warning", "tight", '{"left": 3, "event": "forged", "worker": "forged"}'),
+        LogLine("__class__", "odd", "no json"),
+    ]
+    with capture_logs() as logs:
+        handler_log.write("w1", LogReport(lines, 4))
+        handler_log.write("w1", LogReport(lines * 200, 0))
+    first, second = logs[:2]
+    assert first == {"event": "tight", "log_level": "warning", "worker": "w1", "left": 3, "lines_dropped_before": 4}
+    assert second == {"event": "odd", "log_level": "info", "worker": "w1", "fields": "no json"}
+    assert len(logs) == 100
