@@ -28,8 +28,8 @@ class Management:
         response = await self._calls.call(lambda stub: stub.SubmitTasks, request, timeout=WRITE_SECONDS)
         return list(response.task_ids)
 
-    async def get_task(self, task_id: int) -> Task:
-        request = pb.GetTaskRequest(task_id=task_id)
+    async def get_task(self, task_id: int, *, without_result: bool = False) -> Task:
+        request = pb.GetTaskRequest(task_id=task_id, without_result=without_result)
         response = await self._calls.call(lambda stub: stub.GetTask, request, timeout=READ_SECONDS)
         task: Task = response.task
         return task

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
+from gateway.lingering import LingeringResponse
 from gateway.refusal_log import RefusalLog
 from gateway.request_ids import request_id_of
 from servicekit.errors import HeadraceError
@@ -70,7 +71,8 @@ def problem(
         "errors": errors or [],
         "request_id": request_id_of(request.scope),
     }
-    return Response(msgspec.json.encode(body), status, headers=headers, media_type=PROBLEM_JSON)
+    kind = LingeringResponse if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else Response
+    return kind(msgspec.json.encode(body), status, headers=headers, media_type=PROBLEM_JSON)
 
 
 async def on_headrace_error(request: Request, error: Exception) -> Response:
@@ -125,7 +127,7 @@ def _headers(error: HeadraceError) -> dict[str, str]:
         seconds = RETRY_AFTER_SECONDS if error.retry_after is None else error.retry_after
         headers["Retry-After"] = str(max(1, math.ceil(seconds)))
     if error.http_status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
-        headers["Connection"] = "close"  # the rest of the body is never read
+        headers["Connection"] = "close"  # the rest of the body is of no use
     if isinstance(error, UnsupportedMediaType):
         headers["Accept"] = "application/json"
     return headers

@@ -5,7 +5,7 @@ import time
 from gateway.cache import Peek, TaskCache
 from gateway.management import Management
 from gateway.views import waiting_task
-from headrace.v1.task_pb2 import Task
+from headrace.v1.task_pb2 import Task, TaskUpdate
 from servicekit.errors import HeadraceError, NotFound, Unavailable
 
 
@@ -20,7 +20,26 @@ class TaskReader:
         Raises NotFound only when that is sure: the marker was looked for before management was asked, so a task that
         was stored in between is found by one or the other.
         """
+        return await self._read(task_id, await self._cache.peek(task_id))
+
+    async def read_to_follow(self, task_id: int) -> Task:
+        """As `read`, for those who hear of what follows: a task with a marker is queued, and nobody else is asked."""
         peek = await self._cache.peek(task_id)
+        return waiting_task(task_id) if peek.unstored else await self._read(task_id, peek)
+
+    async def read_ended(self, update: TaskUpdate) -> Task:
+        """Read a task whose final update was heard, with the result that came along if one did."""
+        if not update.HasField("result"):
+            return await self.read(update.task_id)
+        asked_at = time.monotonic()
+        task = await self._management.get_task(update.task_id, without_result=True)
+        if task.result_attempt != update.attempt:  # it was started again meanwhile
+            return await self.read(update.task_id)
+        task.result = update.result
+        self._cache.offer(task, asked_at=asked_at)
+        return task
+
+    async def _read(self, task_id: int, peek: Peek) -> Task:
         if peek.cached is not None:
             return peek.cached
         asked_at = time.monotonic()

@@ -1,6 +1,5 @@
 """Waits for the end of a task: `?wait=`, and the outcome of a cancel."""
 
-import asyncio
 import time
 
 from gateway.reads import TaskReader
@@ -30,27 +29,35 @@ class TaskWaiter:
         """
         deadline = time.monotonic() + seconds
         with self._feed.subscribe(task_id) as subscription:
-            task = await self._reader.read(task_id)
+            task = await self._reader.read_to_follow(task_id)
             patience = _READ_AGAIN_SECONDS
             while not is_final(task.status) and time.monotonic() < deadline:
-                if not await _changed(subscription, task, min(deadline, time.monotonic() + patience)):
+                heard = await _heard(subscription, task, min(deadline, time.monotonic() + patience))
+                if isinstance(heard, FeedSignal):
                     break
-                patience = min(patience * 2, _READ_AGAIN_SECONDS_MAX) if self._feed.connected else _READ_AGAIN_SECONDS
-                task = await self._read_again(task, late=time.monotonic() >= deadline)
+                try:
+                    task = await self._read_again(task.task_id, heard)
+                except (Unavailable, DeadlineExceeded):
+                    if time.monotonic() >= deadline:
+                        raise
+                    # What was heard is not forgotten: the task is read again soon.
+                    patience = _PAUSE_SECONDS
+                else:
+                    patience = self._next_patience(patience)
             return task
 
-    async def _read_again(self, task: Task, *, late: bool) -> Task:
-        try:
-            return await self._reader.read(task.task_id)
-        except (Unavailable, DeadlineExceeded):
-            if late:
-                raise
-            await asyncio.sleep(_PAUSE_SECONDS)
-            return task
+    async def _read_again(self, task_id: int, heard: TaskUpdate | None) -> Task:
+        return await (self._reader.read(task_id) if heard is None else self._reader.read_ended(heard))
+
+    def _next_patience(self, patience: float) -> float:
+        if not self._feed.connected:
+            return _READ_AGAIN_SECONDS
+        return min(max(patience, _READ_AGAIN_SECONDS / 2) * 2, _READ_AGAIN_SECONDS_MAX)
 
 
-async def _changed(subscription: Subscription, task: Task, read_at: float) -> bool:
-    """Return True when the task should be read again, at `read_at` the latest; False when the feed has ended.
+async def _heard(subscription: Subscription, task: Task, read_at: float) -> TaskUpdate | FeedSignal | None:
+    """Return the final update, or nothing when the task should be read again anyway, at `read_at` the latest; CLOSED
+    when the feed has ended.
 
     Updates on the way to the end are not worth a read: only a final one is, or a sign that one may have been missed.
     """
@@ -59,12 +66,12 @@ async def _changed(subscription: Subscription, task: Task, read_at: float) -> bo
         heard = await subscription.next(timeout=left)
         if isinstance(heard, TaskUpdate):
             if is_final(heard.status) and heard.revision > task.revision:
-                return True
+                return heard
             if heard.revision > revision + 1:
                 read_at = min(read_at, time.monotonic() + _GAP_SECONDS)
             revision = max(revision, heard.revision)
         elif heard is FeedSignal.RESYNC:
-            return True
+            return None
         elif heard is not None:
-            return False
-    return True
+            return FeedSignal.CLOSED
+    return None

@@ -9,6 +9,7 @@ import psycopg
 import structlog
 from google.protobuf.message import DecodeError
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.exceptions import ResponseError
 
 from headrace.v1.task_pb2 import Submission, SubmissionBatch
@@ -31,6 +32,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 # Without a wake-up the stream is looked at this often.
 POLL_SECONDS = 0.5
+HOLD_BACK_SECONDS = 0.02
 # Entries of a replica that has not finished them within this time are taken over.
 TAKEOVER_IDLE_MS = 5_000
 _READ_ENTRIES_MAX = 64
@@ -66,15 +68,31 @@ class Intake:
         self._store = store
         self._consumer = consumer
         self._read_entries = _READ_ENTRIES_MAX
+        # A wake-up reaches every replica and its entry goes to one. Who came too late the last time lets the others
+        # go first: one replica keeps taking what comes while it keeps up, and the rest spare the effort.
+        self._woken = False
+        self._came_late = False
+        self._held_back: asyncio.TimerHandle | None = None
         self._loop = BackgroundLoop("intake", self.run_once, interval=POLL_SECONDS)
 
     def start(self) -> None:
         self._loop.start()
 
     async def stop(self) -> None:
+        if self._held_back is not None:
+            self._held_back.cancel()
         await self._loop.stop()
 
     def wake(self) -> None:
+        """Look at the stream at once, or a moment later if others are quicker."""
+        if not self._came_late:
+            self._read_now()
+        elif self._held_back is None:
+            self._held_back = asyncio.get_running_loop().call_later(HOLD_BACK_SECONDS, self._read_now)
+
+    def _read_now(self) -> None:
+        self._held_back = None
+        self._woken = True
         self._loop.wake()
 
     @property
@@ -82,9 +100,19 @@ class Intake:
         return self._loop.last_success
 
     async def run_once(self) -> None:
-        """Store what the stream has, until it has nothing new."""
-        while entries := await self._read():
-            await self.take_in(entries)
+        """Store what the stream has, until a read was not filled: whatever came since has woken us again."""
+        woken, self._woken = self._woken, False
+        while True:
+            wanted = self._read_entries
+            entries = await self._read(wanted)
+            if entries:
+                self._came_late = False
+                await self.take_in(entries)
+            elif woken:
+                self._came_late = True
+            if len(entries) < wanted:
+                return
+            woken = False
 
     async def take_in(self, entries: Sequence[Entry]) -> None:
         """Store the tasks of `entries`, then let the entries go."""
@@ -96,10 +124,10 @@ class Intake:
             await self._store_all(submissions)
         await self._let_go(entries)
 
-    async def _read(self) -> list[Entry]:
+    async def _read(self, count: int) -> list[Entry]:
         try:
             reply: Any = await self._redis.xreadgroup(
-                SUBMISSIONS_GROUP, self._consumer, {SUBMISSIONS: ">"}, count=self._read_entries
+                SUBMISSIONS_GROUP, self._consumer, {SUBMISSIONS: ">"}, count=count
             )
         except ResponseError as error:
             if not str(error).startswith("NOGROUP"):
@@ -154,20 +182,20 @@ class Intake:
         await self._redis.xadd(DEAD_SUBMISSIONS, fields, maxlen=_DEAD_KEPT, approximate=True)
 
     async def _let_go(self, entries: Sequence[Entry]) -> None:
-        """Acknowledge, delete and unmark in one transaction, then count down by what was really deleted."""
+        """Acknowledge, delete, unmark and count down in one transaction."""
         transaction = self._redis.pipeline(transaction=True)
         for entry in entries:
             transaction.xdel(SUBMISSIONS, entry.entry_id)
         transaction.xack(SUBMISSIONS, SUBMISSIONS_GROUP, *(entry.entry_id for entry in entries))
         if markers := [entry.marker for entry in entries if entry.marker]:
             transaction.zrem(UNSTORED, *markers)
+        _count(transaction, entries, sign=-1)
         deleted = (await transaction.execute())[: len(entries)]
-        gone = [entry for entry, count in zip(entries, deleted, strict=True) if count]
-        if gone:
-            counters = self._redis.pipeline(transaction=False)
-            counters.hincrby(BACKLOG, BACKLOG_TASKS, -sum(entry.task_count for entry in gone))
-            counters.hincrby(BACKLOG, BACKLOG_BYTES, -sum(len(entry.payload) for entry in gone))
-            await counters.execute()
+        if twice := [entry for entry, count in zip(entries, deleted, strict=True) if not count]:
+            # Somebody else let these go before, and counted them down.
+            correction = self._redis.pipeline(transaction=False)
+            _count(correction, twice, sign=1)
+            await correction.execute()
 
 
 class Takeover:
@@ -250,6 +278,11 @@ async def make_group(redis: Redis) -> None:
     except ResponseError as error:
         if not str(error).startswith("BUSYGROUP"):
             raise
+
+
+def _count(pipeline: Pipeline, entries: Sequence[Entry], *, sign: int) -> None:
+    pipeline.hincrby(BACKLOG, BACKLOG_TASKS, sign * sum(entry.task_count for entry in entries))
+    pipeline.hincrby(BACKLOG, BACKLOG_BYTES, sign * sum(len(entry.payload) for entry in entries))
 
 
 def parse_entry(entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:

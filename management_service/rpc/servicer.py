@@ -64,7 +64,9 @@ class ManagementServicer(ManagementServiceServicer):
             raise InvalidArgument(str(error).splitlines()[0], code="unstorable") from error
 
     async def GetTask(self, request: pb.GetTaskRequest, context: Context) -> pb.GetTaskResponse:
-        return pb.GetTaskResponse(task=await self._with_result(await self._lifecycle.get(request.task_id)))
+        row = await self._lifecycle.get(request.task_id)
+        task = task_to_proto(row) if request.without_result else await self._with_result(row)
+        return pb.GetTaskResponse(task=task)
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:
         check_page(request)

@@ -254,6 +254,10 @@ SELECT t.task_id, t.type, t.status::text, t.data, t.error::text, t.pool, t.prior
   FROM tasks t LEFT JOIN executors e ON e.session_id = t.session_id
  WHERE t.task_id = %(task_id)s AND t.removed_at IS NULL;
 
+-- name: plan_for_values
+-- For the rest of the transaction, plan with the values at hand: which index serves a list depends on its filters.
+SET LOCAL plan_cache_mode = 'force_custom_plan';
+
 -- name: list_tasks
 -- A page of tasks, newest first.
 SELECT t.task_id, t.type, t.status::text, NULL::bytea, t.error::text, t.pool, t.priority, t.attempt, t.max_attempts,

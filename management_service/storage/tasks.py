@@ -149,7 +149,14 @@ class TaskRepository:
         self, *, status: TaskStatus | None, type_name: str | None, limit: int, after: int | None
     ) -> list[TaskRow]:
         params = {"status": status and status.value, "type": type_name, "limit": limit, "after": after}
-        return [TaskRow(*row) for row in await self._database.fetch(QUERIES["list_tasks"], params)]
+
+        async def work(connection: psycopg.AsyncConnection) -> list[TaskRow]:
+            async with connection.transaction():
+                await connection.execute(QUERIES["plan_for_values"])
+                cursor = await connection.execute(QUERIES["list_tasks"], params, binary=True)
+                return [TaskRow(*row) for row in await cursor.fetchall()]
+
+        return await self._database.run(work)
 
     async def read_present(self, task_ids: Sequence[int]) -> list[PresentState]:
         rows = await self._database.fetch(QUERIES["read_updates"], {"task_ids": int8_array(task_ids)})
