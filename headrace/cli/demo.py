@@ -29,7 +29,7 @@ def demo(
     from headrace.demo.run import run_demo
 
     if keep is not None and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
-        raise typer.BadParameter(f"{keep} is not an empty directory", param_hint="--keep")
+        raise typer.BadParameter("It is not an empty directory.", param_hint="--keep")
     folder = keep.resolve() if keep is not None else Path(tempfile.mkdtemp(prefix="headrace-demo-"))
     try:
         asyncio.run(_until_told_to_stop(run_demo(folder, port=port, console=open_console())))

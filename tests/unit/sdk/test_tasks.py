@@ -74,11 +74,15 @@ def test_schemas_are_json_and_carry_the_examples() -> None:
 
 
 def test_the_version_changes_with_what_clients_see() -> None:
-    def handler(data: Order) -> Receipt:
-        return Receipt(total=data.amount)
+    def version_with(options: dict[str, Any]) -> str:
+        @task("versioned", **options)
+        def handler(data: Order) -> Receipt:
+            return Receipt(total=data.amount)
+
+        return definition_of(handler).version
 
     versions = {
-        definition_of(task("versioned", **options)(lambda data: handler(data))).version  # type: ignore[arg-type]
+        version_with(options)
         for options in ({}, {"timeout": 31}, {"max_attempts": 4}, {"pool": "gpu"}, {"description": "other"})
     }
     assert len(versions) == 5
@@ -153,7 +157,7 @@ def test_error_codes_are_words_for_programs(code: str) -> None:
     "options", [{"timeout": 0}, {"timeout": 10**9}, {"max_attempts": 0}, {"max_attempts": 21}, {"pool": "No Pool"}]
 )
 def test_options_out_of_range_are_refused_where_they_are_written(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="must|lower-case"):
+    with pytest.raises(ValueError, match=r"must|lower-case"):
         task("name", **options)(lambda data: data)
     with pytest.raises(ValueError, match="lower-case"):
         task("Bad Name")(lambda data: data)

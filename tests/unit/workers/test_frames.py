@@ -24,7 +24,7 @@ from execution_service.workers.outcomes import Attempt, AttemptError, Finished, 
 _ATTEMPT = Attempt(1, 2, 3, "noop", b'{"a":1}', "cpu", 30.0, False, 3)
 _ERROR = AttemptError("handler_error", "text", "ValueError")
 _FINISHED = Finished(1, 2, Outcome.FAILED, None, _ERROR, True, "w", 1.5, 2.5)
-_MESSAGES = [
+_MESSAGES: list[Ready | Outcomes | ProgressReport] = [
     Ready(7),
     Outcomes([_FINISHED, _FINISHED], [TypeTime("noop", 2, 0.5)]),
     ProgressReport([ProgressItem(1, 2, "noop", 1, 0.5, "half", 3.5)]),
@@ -42,7 +42,7 @@ def test_messages_come_out_however_the_stream_is_cut(cuts: list[int]) -> None:
 
 
 def test_what_the_pool_sends_is_read_by_the_worker() -> None:
-    messages = [Assign(5, [_ATTEMPT, _ATTEMPT]), Control(1, [5, 6], release=True)]
+    messages: list[Assign | Control] = [Assign(5, [_ATTEMPT, _ATTEMPT]), Control(1, [5, 6], release=True)]
     reader = worker_reader()
     assert [reader.feed(memoryview(encode_frame(message)))[0] for message in messages] == messages
 

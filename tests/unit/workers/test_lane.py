@@ -34,7 +34,7 @@ class PretendedWorker:
     def assign(self, batch: Sequence[Held]) -> None:
         for held in batch:
             self.entries[len(self.entries) + 1] = held
-            held.worker = cast(WorkerProcess, self)
+            held.worker = cast("WorkerProcess", self)
 
     def kill(self) -> None:
         self.killed = True
@@ -48,7 +48,7 @@ class World:
         self.lane.keep_size(self.now)
 
     def _start(self, lane: Lane) -> WorkerProcess:
-        return cast(WorkerProcess, PretendedWorker(lane.slots_per_process, self.now))
+        return cast("WorkerProcess", PretendedWorker(lane.slots_per_process, self.now))
 
     @property
     def held_counts(self) -> list[int]:
