@@ -29,6 +29,8 @@ class Pair:
 
     def close(self) -> None:
         self.pool.close()
+        assert self.gone.wait(5)
+        self._worker.close()
 
 
 @pytest.fixture
@@ -99,5 +101,5 @@ def test_log_lines_are_bounded_and_the_rest_is_counted(pair: Pair) -> None:
 
 
 def test_the_end_of_the_pool_is_noticed_while_nothing_is_sent(pair: Pair) -> None:
-    pair.close()
+    pair.pool.close()
     assert pair.gone.wait(5)
