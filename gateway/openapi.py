@@ -235,7 +235,7 @@ SUBMIT_BATCH = _operation(
         "minItems": 1,
         "maxItems": 1000,
         "items": _NEW_TASK,
-        "example": [_TASK_EXAMPLE, {"type": "calculate_statistics", "data": {"numbers": [1, 2, 3.5]}, "priority": 7}],
+        "example": [_TASK_EXAMPLE, {"type": "calculate_statistics", "data": {"values": [1, 2, 3.5]}, "priority": 7}],
     },
     parameters=[_KEY_PARAMETER],
     status=201,

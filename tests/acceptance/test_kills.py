@@ -146,7 +146,7 @@ async def count_results(cluster: LocalCluster, ids: list[int]) -> int:
     return int(row[0])
 
 
-@pytest.mark.parametrize("role", ["redis", "postgres"])
+@pytest.mark.parametrize("role", ["redis", "postgres", "registry"])
 async def test_accepted_tasks_survive_the_death_of_a_store_and_what_runs_goes_on(
     mortal_cluster: LocalCluster, api: Api, effects: SideEffects, role: str
 ) -> None:

@@ -264,6 +264,14 @@ async def test_the_docs_page_works_offline(api: Api) -> None:
     assert {"/api/tasks", "/api/tasks/{task_id}", "/api/task-types"} <= described["paths"].keys()
 
 
+async def test_the_examples_of_the_docs_are_accepted(api: Api) -> None:
+    paths = (await api.http.get("/openapi.json")).json()["paths"]
+    for path in ("/api/tasks", "/api/tasks/batch"):
+        schema = paths[path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        answer = await api.http.post(path, json=schema["example"])
+        assert answer.status_code == 201, (path, answer.text)
+
+
 async def test_an_idle_cluster_stays_below_700_mib(cluster: LocalCluster) -> None:
     python = [entry for entry in cluster.processes if entry.role not in ("postgres", "redis")]
     processes = [psutil.Process(entry.pid) for entry in python] + [psutil.Process(cluster.pid)]
