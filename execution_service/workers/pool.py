@@ -154,20 +154,26 @@ class WorkerPool:
     async def drain(self, grace: float) -> None:
         """Start nothing more; give back what waits, and after `grace` seconds also what still runs."""
         self._draining = True
-        for lane in self._lanes.values():
-            for held in lane.take_all():
-                del self._held[held.key]
-                self._delivery.finish((unstarted(held, Outcome.HANDED_BACK),))
+        self._hand_back_waiting()
         for worker in self._all_workers():
             worker.control(release=True)
-        if not await self._wait_for(lambda: not self._held, grace):
+        if not await self._wait_for(self._hand_back_waiting, grace):
             for held in self._held.values():
                 if held.fate is Fate.OPEN:
                     held.fate = Fate.HAND_BACK
                 if held.worker is not None:
                     held.worker.kill()
-            await self._wait_for(lambda: not self._held, _KILL_SECONDS_MAX)
+            await self._wait_for(self._hand_back_waiting, _KILL_SECONDS_MAX)
         self._delivery.flush()
+
+    def _hand_back_waiting(self) -> bool:
+        """Give back what waits, also what workers have let go since; return whether nothing is held any more."""
+        for lane in self._lanes.values():
+            for held in lane.take_all():
+                # A worker that is being killed still names the attempt it was reserved for.
+                if self._held.pop(held.key, None) is not None:
+                    self._delivery.finish((unstarted(held, Outcome.HANDED_BACK),))
+        return not self._held
 
     def workers(self) -> list[WorkerInfo]:
         """Return the worker processes as they are now."""
