@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headrace.tasks import PermanentError, TaskContext, task
+    from headrace.tasks import ErrorKind, Limits, PermanentError, TaskContext, TransientError, task
 
-__all__ = ["PermanentError", "TaskContext", "task"]
+__all__ = ["ErrorKind", "Limits", "PermanentError", "TaskContext", "TransientError", "task"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,9 @@ The first parameter is what the client sent as `data`, validated by pydantic; a 
 the `TaskContext`. What the function returns becomes the task's result by pydantic's JSON rules (dates as ISO 8601,
 sets as arrays, Decimal as text). NaN, infinity, lone surrogates, NUL characters, circular or too deep values and
 anything above 8 MiB cannot be stored: such an attempt fails for good with the code `unstorable_result`.
+
+A handler that raises is tried again, up to `max_attempts` times; PermanentError ends the task at once, TransientError
+gives the failure that may pass a code of its own.
 """
 
 import functools
@@ -17,6 +20,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,14 +41,59 @@ _encode_json = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
-class PermanentError(Exception):
-    """Raised by a handler for a failure that no further attempt can mend: the task fails at once with `code`."""
+class CodedError(Exception):
+    """A failure that a handler names: `code` is a short lower-case word that clients can tell it by."""
 
     def __init__(self, code: str, message: str) -> None:
-        if not _CODE.fullmatch(code):
-            raise ValueError(f"an error code is a short lower-case word like `invalid_image`, not {code!r}")
+        _check_code(code)
         super().__init__(message)
         self.code = code
+
+
+class PermanentError(CodedError):
+    """Raised by a handler for a failure that no further attempt can mend: the task fails at once with `code`."""
+
+
+class TransientError(CodedError):
+    """Raised by a handler for a failure that may pass: the task is tried again while it has attempts left."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorKind:
+    """A failure that a task type names, for its description: its code, whether it is worth a retry, what it means."""
+
+    code: str
+    retry: bool
+    description: str
+
+    def __post_init__(self) -> None:
+        _check_code(self.code)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an attempt may use at most. Enforced by the kernel (setrlimit) on the worker process that runs it.
+
+    `memory_mib`: MiB of writable memory of the process, with what Python and the loaded libraries take of it
+    (RLIMIT_DATA). `cpu_seconds`: processor time, of all threads together; without it, twice the timeout.
+    `file_mib`: MiB that one file may grow to. `open_files`: file descriptors open at once.
+    """
+
+    memory_mib: int = 1024
+    cpu_seconds: int | None = None
+    file_mib: int = 1024
+    open_files: int = 256
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("memory_mib", 128, 1024 * 1024),
+            ("cpu_seconds", 1, 7 * 86400),
+            ("file_mib", 1, 1024 * 1024),
+            ("open_files", 64, 1024 * 1024),
+        ):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"{name} must be from {low} to {high}, not {value}")
 
 
 class DuplicateTaskTypeError(Exception):
@@ -143,6 +192,8 @@ class TaskDefinition:
         pool: str | None,
         description: str | None,
         examples: Sequence[Any],
+        limits: Limits,
+        errors: Sequence[ErrorKind],
     ) -> None:
         _check_options(name, timeout=timeout, max_attempts=max_attempts, pool=pool)
         self.function = function
@@ -153,6 +204,9 @@ class TaskDefinition:
         self.max_attempts = max_attempts
         self.description = description if description is not None else inspect.getdoc(function) or ""
         self.examples = tuple(examples)
+        self.limits = limits
+        self.cpu_seconds = limits.cpu_seconds or math.ceil(2 * timeout)
+        self.errors = tuple(errors)
         self.wants_context = _takes_context(function, name)
 
     @functools.cached_property
@@ -189,7 +243,8 @@ class TaskDefinition:
     def version(self) -> str:
         """SHA-256 over everything that a client may see of the type."""
         seen = (self.name, self.pool, self.description, self.data_schema, self.result_schema)
-        return hashlib.sha256(json.dumps([*seen, self.timeout, self.max_attempts]).encode()).hexdigest()
+        limits = [*asdict(self.limits).values(), *map(asdict, self.errors)]
+        return hashlib.sha256(json.dumps([*seen, self.timeout, self.max_attempts, *limits]).encode()).hexdigest()
 
     def decode(self, data: bytes) -> Any:
         """Return the handler's first argument. Raises pydantic's ValidationError for data that do not fit."""
@@ -244,12 +299,15 @@ def task(
     pool: str | None = None,
     description: str | None = None,
     examples: Sequence[Any] = (),
+    limits: Limits = Limits(),
+    errors: Sequence[ErrorKind] = (),
 ) -> Callable[[Handler], Handler]:
     """Declare a function as the handler of the task type `name`.
 
     A `def` handler runs in the pool `cpu` (one at a time per worker process), an `async def` one in `io` (many at a
     time), unless `pool` names another. An attempt that takes longer than `timeout` seconds is ended, with its process
-    if need be. The task fails for good after `max_attempts` failures. `examples` are shown to clients and must run.
+    if need be. The task fails for good after `max_attempts` failures. `examples` are shown to clients and must run;
+    so are `errors`, the failures that the type names. `limits` bound what an attempt may use.
     The function itself stays as it is and can be called directly.
     """
 
@@ -262,6 +320,8 @@ def task(
             pool=pool,
             description=description,
             examples=examples,
+            limits=limits,
+            errors=errors,
         )
         setattr(function, _MARK, definition)
         return function
@@ -286,6 +346,11 @@ def load_registry(modules: Sequence[str]) -> TaskRegistry:
             if isinstance(definition, TaskDefinition):
                 registry.add(definition)
     return registry
+
+
+def _check_code(code: str) -> None:
+    if not _CODE.fullmatch(code):
+        raise ValueError(f"an error code is a short lower-case word like `invalid_image`, not {code!r}")
 
 
 def _check_options(name: str, *, timeout: float, max_attempts: int, pool: str | None) -> None:

@@ -3,7 +3,7 @@
 import traceback
 
 from execution_service.workers.outcomes import AttemptError, Outcome
-from headrace.tasks import PermanentError, UnstorableResultError
+from headrace.tasks import PermanentError, TransientError, UnstorableResultError
 
 MESSAGE_BYTES_MAX = 16 * 1024
 _TRACEBACK_CHARACTERS = 4000
@@ -24,6 +24,8 @@ def explain(error: BaseException) -> tuple[Outcome, AttemptError]:
     name = exception_name(error)
     if isinstance(error, PermanentError):
         return Outcome.FAILED_FOR_GOOD, AttemptError(error.code, message_of(error), name)
+    if isinstance(error, TransientError):
+        return Outcome.FAILED, AttemptError(error.code, message_of(error), name)
     if isinstance(error, UnstorableResultError):
         return Outcome.FAILED_FOR_GOOD, AttemptError("unstorable_result", message_of(error))
     return Outcome.FAILED, AttemptError("handler_error", message_of(error), name)

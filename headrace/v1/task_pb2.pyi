@@ -504,6 +504,8 @@ class TaskType(_message.Message):
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     pool: _builtins.str
     description: _builtins.str
@@ -515,6 +517,12 @@ class TaskType(_message.Message):
     max_attempts: _builtins.int
     version: _builtins.str
     """SHA-256 over the rest, hexadecimal: validators are compiled once per version."""
+    @_builtins.property
+    def limits(self) -> Global___TaskLimits: ...
+    @_builtins.property
+    def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskErrorKind]:
+        """The failures that the type names."""
+
     def __init__(
         self,
         *,
@@ -526,14 +534,76 @@ class TaskType(_message.Message):
         timeout_ms: _builtins.int = ...,
         max_attempts: _builtins.int = ...,
         version: _builtins.str = ...,
+        limits: Global___TaskLimits | None = ...,
+        errors: _abc.Iterable[Global___TaskErrorKind] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_schema", b"data_schema", "description", b"description", "max_attempts", b"max_attempts", "name", b"name", "pool", b"pool", "result_schema", b"result_schema", "timeout_ms", b"timeout_ms", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_schema", b"data_schema", "description", b"description", "errors", b"errors", "limits", b"limits", "max_attempts", b"max_attempts", "name", b"name", "pool", b"pool", "result_schema", b"result_schema", "timeout_ms", b"timeout_ms", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskType: _TypeAlias = TaskType  # noqa: Y015
+
+@_typing.final
+class TaskLimits(_message.Message):
+    """What an attempt may use at most."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_MIB_FIELD_NUMBER: _builtins.int
+    CPU_SECONDS_FIELD_NUMBER: _builtins.int
+    FILE_MIB_FIELD_NUMBER: _builtins.int
+    OPEN_FILES_FIELD_NUMBER: _builtins.int
+    memory_mib: _builtins.int
+    cpu_seconds: _builtins.int
+    """Processor time of all threads together."""
+    file_mib: _builtins.int
+    """Size of one file."""
+    open_files: _builtins.int
+    def __init__(
+        self,
+        *,
+        memory_mib: _builtins.int = ...,
+        cpu_seconds: _builtins.int = ...,
+        file_mib: _builtins.int = ...,
+        open_files: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_seconds", b"cpu_seconds", "file_mib", b"file_mib", "memory_mib", b"memory_mib", "open_files", b"open_files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskLimits: _TypeAlias = TaskLimits  # noqa: Y015
+
+@_typing.final
+class TaskErrorKind(_message.Message):
+    """A failure that a task type names: `code` as in TaskError."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    retry: _builtins.bool
+    """Worth another attempt."""
+    description: _builtins.str
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        retry: _builtins.bool = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "description", b"description", "retry", b"retry"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskErrorKind: _TypeAlias = TaskErrorKind  # noqa: Y015
 
 @_typing.final
 class Report(_message.Message):

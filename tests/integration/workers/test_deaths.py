@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from execution_service.workers.outcomes import Outcome, PoolSize
-from tests.integration.workers.conftest import Bench, attempt, lines_of, running_bench
 from tests.support.waiting import wait_until
+from tests.support.worker_bench import Bench, attempt, lines_of, running_bench
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ async def test_modules_that_cannot_be_loaded_do_not_end_the_pool(
 _PARENT = """
 import asyncio, sys, tempfile
 from pathlib import Path
-from tests.integration.workers.conftest import attempt, running_bench
+from tests.support.worker_bench import attempt, running_bench
 from execution_service.workers.outcomes import PoolSize
 
 async def main():

@@ -9,8 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from execution_service.workers.outcomes import Outcome, PoolSize
-from tests.integration.workers.conftest import Bench, attempt, running_bench
 from tests.support.waiting import wait_until
+from tests.support.worker_bench import Bench, attempt, running_bench
 
 
 async def test_a_handler_returns_its_result_as_json(bench: Bench) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from execution_service.workers.lease_page import boottime
 from execution_service.workers.outcomes import Outcome
-from tests.integration.workers.conftest import SESSION, Bench, attempt, lines_of
 from tests.support.waiting import wait_until
+from tests.support.worker_bench import SESSION, Bench, attempt, lines_of
 
 
 async def test_a_waiting_attempt_is_cancelled_at_once_and_never_starts(bench: Bench, tmp_path: Path) -> None:
