@@ -6,6 +6,7 @@ import structlog
 
 from execution_service.service import ExecutionService
 from execution_service.settings import ExecutionSettings
+from execution_service.workers import prctl
 from servicekit.logs import configure_logging
 from servicekit.runtime import run_service
 from servicekit.settings import describe, load_settings
@@ -17,6 +18,8 @@ async def main(stop: asyncio.Event) -> None:
     settings = load_settings(ExecutionSettings)
     configure_logging("execution", settings.replica, settings.log_level, settings.log_format)
     log.info("starting", settings=describe(settings))
+    # Workers run as the same user, and are not to read what is in our environment.
+    prctl.hide_memory()
     service = ExecutionService(settings)
     await service.start()
     await stop.wait()

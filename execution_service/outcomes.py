@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from execution_service.attempts import AttemptTable, Held, Key
+from execution_service.logs import LogWriter
 from execution_service.reporting import ReportBook
 from execution_service.results import ResultDb, ResultWriter
 from execution_service.rpc import mapping
@@ -37,6 +38,7 @@ class Outcomes:
         self._clock = clock
         self._on_change = on_change
         self._book = ReportBook()
+        self.logs = LogWriter(store)
         self._progress: dict[int, execution_pb2.AttemptProgress] = {}
         self.writer = ResultWriter(
             store, spool_bytes_max=spool_bytes_max, on_stored=self._stored, on_refused=self._unstorable
@@ -54,6 +56,8 @@ class Outcomes:
         completed = []
         reports = []
         for item in self._table.finish(outcomes):
+            if item.log:
+                self.logs.add(item)
             if item.outcome is Outcome.COMPLETED:
                 completed.append(item)
             else:

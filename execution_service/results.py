@@ -13,6 +13,7 @@ import psycopg
 import structlog
 
 from execution_service.attempts import Held, Phase
+from execution_service.logs import LogDb
 from execution_service.workers.outcomes import Finished
 from result_store.model import Copied, CopyRequest, NewResult
 from result_store.store import ResultStore
@@ -31,8 +32,8 @@ SWEEP_ROWS = 1_000
 SWEEP_BATCHES = 20
 
 
-class ResultDb(Protocol):
-    """What this module needs of the result store. Both raise while the result DB is away, and are safe to repeat."""
+class ResultDb(LogDb, Protocol):
+    """What this module needs of the result store. All raise while the result DB is away, and are safe to repeat."""
 
     async def insert(self, results: Sequence[NewResult], /) -> None: ...
     async def copy_to_attempt(self, items: Sequence[CopyRequest], /) -> Sequence[Copied]: ...

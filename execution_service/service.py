@@ -1,23 +1,25 @@
 """An execution replica put together: what it consists of, how it starts, and how it drains."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import psycopg
 import structlog
 
 from execution_service.handlers import BUILTIN_MODULES
+from execution_service.handlers.settings import handler_settings
 from execution_service.replica import Replica
 from execution_service.results import ResultSweeper
 from execution_service.rpc import mapping
 from execution_service.rpc.servicer import SERVICE_NAME, ExecutionServicer
 from execution_service.settings import ExecutionSettings
 from execution_service.updates import UpdateFeed
+from execution_service.workers.environment import worker_environment
 from execution_service.workers.lease_page import LeasePage
 from execution_service.workers.outcomes import Finished, PoolSize, ProgressItem
 from execution_service.workers.pool import WorkerPool
-from headrace.tasks import TaskRegistry, load_registry
+from headrace.tasks import TaskModuleError, TaskRegistry, load_registry
 from headrace.v1.execution_pb2_grpc import add_ExecutionServiceServicer_to_server
 from result_store.store import ResultStore
 from servicekit.clock import SystemClock
@@ -26,6 +28,7 @@ from servicekit.loops import BackgroundLoop
 from servicekit.migrations import migrate
 from servicekit.postgres import Database
 from servicekit.registry import ConsulRegistry, ServiceRegistration
+from servicekit.settings import SettingsError, variable
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -46,8 +49,10 @@ class ExecutionService:
     def __init__(self, settings: ExecutionSettings) -> None:
         self._settings = settings
         self._clock = SystemClock()
+        # A wrong setting of a built-in type stops the replica now, not its first task.
+        handler_settings()
         modules = [*BUILTIN_MODULES, *settings.task_modules]
-        registry = load_registry(modules)
+        registry = _load_task_types(modules)
         sizes = _pool_sizes(registry, settings)
         self._lease_page = LeasePage.create()
         self.workers = WorkerPool(
@@ -58,6 +63,7 @@ class ExecutionService:
             scratch_dir=settings.scratch_dir,
             on_finished=self._on_finished,
             on_progress=self._on_progress,
+            environment=worker_environment(settings.task_env),
         )
         self._database = Database(settings.results_dsn.get_secret_value(), name="results", max_size=4)
         store = ResultStore(self._database)
@@ -91,6 +97,7 @@ class ExecutionService:
         await self._database.open()
         self._schema = asyncio.create_task(self._prepare_schema(), name="result_schema")
         self.replica.outcomes.writer.start()
+        self.replica.outcomes.logs.start()
         self.replica.earlier.start()
         port = await self._server.start()
         host = self._settings.advertise_host
@@ -121,13 +128,15 @@ class ExecutionService:
         if not await self._wait(lambda: self.replica.is_empty, deadline):
             log.warning("drain_incomplete", held=len(self.replica.table))
         self.replica.say_bye()
-        await self._wait(lambda: not len(self.replica.streams), self._clock.monotonic() + FAREWELL_SECONDS)
+        farewell = self._clock.monotonic() + FAREWELL_SECONDS
+        await self._wait(lambda: not len(self.replica.streams) and not len(self.replica.outcomes.logs), farewell)
         await self.stop(grace=FAREWELL_SECONDS)
 
     async def stop(self, *, grace: float = 0.0) -> None:
         """Stop everything; attempts in progress are killed. Calls in progress get `grace` seconds to end."""
         await self._server.stop(grace)
-        for loop in (self._ticks, self._beats, self._sweeper, self.replica.earlier, self.replica.outcomes.writer):
+        outcomes = self.replica.outcomes
+        for loop in (self._ticks, self._beats, self._sweeper, self.replica.earlier, outcomes.writer, outcomes.logs):
             await loop.stop()
         await self._stop_schema()
         await self.workers.stop()
@@ -181,6 +190,17 @@ class ExecutionService:
 
     def _on_progress(self, items: list[ProgressItem]) -> None:
         self.replica.outcomes.progressed(items)
+
+
+def _load_task_types(modules: Sequence[str]) -> TaskRegistry:
+    try:
+        registry = load_registry(modules)
+        registry.check()
+    except TaskModuleError as error:
+        if error.__cause__ is not None:
+            log.error("task_types_unusable", exc_info=error.__cause__)
+        raise SettingsError(f"{variable('task_modules')}: {error}") from error
+    return registry
 
 
 def _pool_sizes(registry: TaskRegistry, settings: ExecutionSettings) -> dict[str, PoolSize]:

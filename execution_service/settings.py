@@ -27,6 +27,8 @@ class ExecutionSettings(ServiceSettings):
     io_slots: int = Field(default=64, ge=1, le=10_000)
     # Modules with task types beside those built in.
     task_modules: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
+    # Variables of our environment that handlers may see beside the basic ones, such as keys of services they call.
+    task_env: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
     # Attempts get their scratch directories below it.
     scratch_dir: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()) / "headrace-scratch")
     # How many bytes of results may wait while the result DB is away, before no more work is asked for.

@@ -1,11 +1,14 @@
 """The ASGI application: routes, error answers, and the layer around them."""
 
+from typing import Any
+
 from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gateway import docs, info_routes, live, openapi, task_routes
 from gateway.core import Gateway
+from gateway.openapi_types import with_task_types
 from gateway.problems import EXCEPTION_HANDLERS
 from gateway.shell import RequestShell
 
@@ -24,6 +27,12 @@ def create_app(gateway: Gateway) -> ASGIApp:
     # The newest that the bundled viewer understands.
     app.openapi_version = openapi.OPENAPI_VERSION
     app.state.gateway = gateway
+    fixed = app.openapi
+
+    def described() -> dict[str, Any]:
+        return with_task_types(fixed(), gateway.catalog.describe_all(), openapi.NEW_TASK)
+
+    app.openapi = described  # type: ignore[method-assign]
     routers = (task_routes.router, info_routes.router, live.router, docs.router)
     for router in routers:
         app.include_router(router)

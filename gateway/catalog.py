@@ -14,12 +14,14 @@ from gateway.management import Management
 from gateway.pointers import nearest, shown
 from gateway.task_types import TaskTypeEntry, compile_entry
 from headrace.v1.management_pb2 import CatalogEntry
+from headrace.v1.task_pb2 import Task, TaskStatus
 from servicekit.errors import FieldError, HeadraceError, NotFound, Unavailable
 from servicekit.loops import BackgroundLoop
 
 log = structlog.stdlib.get_logger(__name__)
 
 REFRESH_SECONDS = 1.0
+_WAITING = frozenset((TaskStatus.TASK_STATUS_SCHEDULED, TaskStatus.TASK_STATUS_QUEUED, TaskStatus.TASK_STATUS_RETRYING))
 # Requests for unknown types may make management be asked at most this often.
 _EXTRA_REFRESH_SECONDS = 0.25
 
@@ -79,6 +81,11 @@ class Catalog:
         if entry is None:
             raise NotFound(self.unknown(name, "").message, code="unknown_task_type")
         return self._described(entry)
+
+    def waiting_notice(self, task: Task) -> str | None:
+        """Why a task that waits cannot be run now: no live replica serves its type."""
+        waits = task.status in _WAITING and self.loaded and task.type and not self._replicas.get(task.type)
+        return f"No live replica serves the task type {task.type!r}; the task waits for one." if waits else None
 
     def _described(self, entry: TaskTypeEntry) -> dict[str, Any]:
         return {**entry.description, "replicas": self._replicas.get(entry.name, [])}

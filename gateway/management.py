@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from headrace.v1 import management_pb2 as pb
-from headrace.v1.task_pb2 import SubmissionBatch, Task
+from headrace.v1.task_pb2 import AttemptLog, SubmissionBatch, Task
 
 READ_SECONDS = 2.0
 WRITE_SECONDS = 5.0
@@ -33,6 +33,12 @@ class Management:
         response = await self._calls.call(lambda stub: stub.GetTask, request, timeout=READ_SECONDS)
         task: Task = response.task
         return task
+
+    async def get_task_logs(self, task_id: int) -> Sequence[AttemptLog]:
+        request = pb.GetTaskLogsRequest(task_id=task_id)
+        response = await self._calls.call(lambda stub: stub.GetTaskLogs, request, timeout=READ_SECONDS)
+        logs: Sequence[AttemptLog] = response.logs
+        return logs
 
     async def list_tasks(self, request: pb.ListTasksRequest) -> pb.ListTasksResponse:
         response: pb.ListTasksResponse = await self._calls.call(

@@ -39,7 +39,7 @@ def _record(properties: dict[str, Schema], required: list[str] | None = None) ->
     return {"type": "object", "properties": properties, **({"required": required} if required else {})}
 
 
-_NEW_TASK: Schema = {
+NEW_TASK: Schema = {
     **_record(
         {
             "type": {"type": "string", "description": "A task type of GET /api/task-types."},
@@ -102,6 +102,7 @@ _TASK: Schema = _record(
         "result": {"nullable": True, "description": "JSON of the type's result schema, once completed."},
         "result_unavailable": {"type": "boolean", "description": "A result exists and cannot be read at the moment."},
         "data": _maybe(_OBJECT),
+        "notice": {**_maybe(_TEXT), "description": "Why a task that waits cannot be run now, if there is a reason."},
     }
 )
 _TASK_TYPE: Schema = _record(
@@ -113,6 +114,19 @@ _TASK_TYPE: Schema = _record(
         "result_schema": _OBJECT,
         "timeout": _NUMBER,
         "max_attempts": _INTEGER,
+        "limits": {
+            **_maybe(
+                _record(
+                    dict.fromkeys(("memory_mib", "cpu_seconds", "file_mib", "open_files"), _INTEGER),
+                )
+            ),
+            "description": "What one attempt may use at most.",
+        },
+        "errors": {
+            "type": "array",
+            "items": _record({"code": _TEXT, "retry": {"type": "boolean"}, "description": _TEXT}),
+            "description": "The failures that the type names, and whether they are worth a retry.",
+        },
         "version": _TEXT,
         "replicas": {"type": "array", "items": _TEXT, "description": "Live replicas that run it."},
     }
@@ -218,7 +232,7 @@ SUBMIT_TASK = _operation(
             headers={"Location": {"description": "Where the task is read.", "schema": _TEXT}, **_DURABILITY_HEADER},
         )
     },
-    body=_NEW_TASK,
+    body=NEW_TASK,
     parameters=[_KEY_PARAMETER],
     status=201,
 )
@@ -234,7 +248,7 @@ SUBMIT_BATCH = _operation(
         "type": "array",
         "minItems": 1,
         "maxItems": 1000,
-        "items": _NEW_TASK,
+        "items": NEW_TASK,
         "example": [_TASK_EXAMPLE, {"type": "calculate_statistics", "data": {"values": [1, 2, 3.5]}, "priority": 7}],
     },
     parameters=[_KEY_PARAMETER],
@@ -249,6 +263,17 @@ READ_TASK = _operation(
             {"type": "number", "minimum": 0, "maximum": 60, "default": 0},
         )
     ],
+)
+READ_LOGS = _operation(
+    {
+        200: _answer(
+            "The logs, of the newest attempts that left one, at most 20, in their order.",
+            {
+                "type": "array",
+                "items": _record({"attempt": _INTEGER, "log": _TEXT, "stored_at": _TIME}, ["attempt", "log"]),
+            },
+        )
+    }
 )
 LIST_TASKS = _operation(
     {

@@ -14,7 +14,7 @@ from gateway.core import Gateway
 from gateway.idempotency import idempotency_key, mark_batch, mark_one
 from gateway.parameters import no_query, page, parse_task_id, wait_seconds
 from gateway.submissions import Accepted
-from gateway.views import listed_task_view, task_view
+from gateway.views import listed_task_view, log_view, task_view
 
 router = APIRouter(tags=["tasks"])
 
@@ -61,7 +61,19 @@ async def read_task(request: Request, task_id: str) -> Response:
     number = parse_task_id(task_id)
     seconds = wait_seconds(request)
     task = await (gateway.waiter.wait(number, seconds=seconds) if seconds else gateway.reader.read(number))
-    return json_answer(task_view(task))
+    notice = _gateway(request).catalog.waiting_notice(task)
+    return json_answer({**task_view(task), "notice": notice})
+
+
+@router.get("/api/tasks/{task_id}/logs", **openapi.READ_LOGS)
+async def read_logs(request: Request, task_id: str) -> Response:
+    """What the attempts of a task printed and logged, the last 64 KiB of each."""
+    no_query(request)
+    number = parse_task_id(task_id)
+    gateway = _gateway(request)
+    task = await gateway.reader.read(number)
+    logs = await gateway.management.get_task_logs(number) if task.revision else ()
+    return json_answer([log_view(log) for log in logs])
 
 
 @router.get("/api/tasks", **openapi.LIST_TASKS)

@@ -1,6 +1,6 @@
 """One task type as the gateway needs it: where its tasks run, and whether data fits its JSON Schema."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -8,15 +8,15 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 
-from gateway.pointers import child, descend, nearest, shown
+from gateway.formats import format_checkers
+from gateway.schema_errors import MASK, SchemaErrors
 from headrace.v1.management_pb2 import CatalogEntry
+from headrace.v1.task_pb2 import TaskLimits
 from servicekit.errors import FieldError
 
 _ERRORS_MAX = 20
 # Patterns run in linear time, except those with look-around, which pydantic itself writes for decimals.
 _PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000)
-# Stands for the caller's values in messages.
-_MASK = "the value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +35,9 @@ class TaskTypeEntry:
         """What is wrong with decoded data by the type's JSON Schema; nothing if it fits."""
         if self.validator.is_valid(data):
             return []
-        found = (field for error in self.validator.iter_errors(data) for field in self._fields(error, pointer))
+        explain = SchemaErrors(self.data_schema).explain
+        found = (field for error in self.validator.iter_errors(data) for field in explain(error, pointer))
         return list(islice(found, _ERRORS_MAX))
-
-    def _fields(self, error: jsonschema_rs.ValidationError, pointer: str) -> Iterator[FieldError]:
-        where = descend(pointer, error.instance_path)
-        kind = error.kind
-        if isinstance(kind, jsonschema_rs.ValidationErrorKind.AdditionalProperties):
-            known = self._properties(error.schema_path[:-1])
-            for name in kind.unexpected:
-                yield FieldError(child(where, name), "unknown_field", f"There is no such field.{nearest(name, known)}")
-        elif isinstance(kind, jsonschema_rs.ValidationErrorKind.Required):
-            yield FieldError(child(where, str(kind.property)), "required", "This field is required.")
-        else:
-            yield FieldError(where, kind.name, f"{shown(error.message).replace(_MASK, 'The value', 1)}.")
-
-    def _properties(self, path: list[str | int]) -> list[str]:
-        """Names of the properties that the schema at `path` declares; none where the way leads through a reference."""
-        schema: Any = self.data_schema
-        for key in path:
-            try:
-                schema = schema[key]
-            except (LookupError, TypeError):
-                return []
-        return list(schema.get("properties", ())) if isinstance(schema, dict) else []
 
 
 def compile_entry(entry: CatalogEntry) -> TaskTypeEntry:
@@ -71,7 +50,14 @@ def compile_entry(entry: CatalogEntry) -> TaskTypeEntry:
         timeout_ms=task_type.timeout_ms,
         max_attempts=task_type.max_attempts,
         version=task_type.version,
-        validator=jsonschema_rs.validator_for(data_schema, pattern_options=_PATTERNS, offline=True, mask=_MASK),
+        validator=jsonschema_rs.validator_for(
+            data_schema,
+            pattern_options=_PATTERNS,
+            formats=format_checkers(),
+            validate_formats=True,
+            offline=True,
+            mask=MASK,
+        ),
         data_schema=data_schema,
         description={
             "name": task_type.name,
@@ -81,6 +67,19 @@ def compile_entry(entry: CatalogEntry) -> TaskTypeEntry:
             "result_schema": msgspec.json.decode(task_type.result_schema or "{}"),
             "timeout": task_type.timeout_ms / 1000,
             "max_attempts": task_type.max_attempts,
+            "limits": _limits(task_type.limits) if task_type.HasField("limits") else None,
+            "errors": [
+                {"code": kind.code, "retry": kind.retry, "description": kind.description} for kind in task_type.errors
+            ],
             "version": task_type.version,
         },
     )
+
+
+def _limits(limits: TaskLimits) -> dict[str, int]:
+    return {
+        "memory_mib": limits.memory_mib,
+        "cpu_seconds": limits.cpu_seconds,
+        "file_mib": limits.file_mib,
+        "open_files": limits.open_files,
+    }

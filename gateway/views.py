@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from headrace.v1.task_pb2 import Task, TaskError, TaskStatus, TaskUpdate
+from headrace.v1.task_pb2 import AttemptLog, Task, TaskError, TaskStatus, TaskUpdate
 
 STATUS_NAMES: dict[int, str] = {
     value: name.removeprefix("TASK_STATUS_").lower() for name, value in TaskStatus.items() if value
@@ -57,6 +57,11 @@ def listed_task_view(task: Task) -> dict[str, Any]:
         "error": error_view(task),
         **_facts(task),
     }
+
+
+def log_view(log: AttemptLog) -> dict[str, Any]:
+    """The log of one attempt."""
+    return {"attempt": log.attempt, "log": log.log, "stored_at": _time(log, "stored_at")}
 
 
 def error_view(holder: Task | TaskUpdate) -> dict[str, Any] | None:
@@ -135,7 +140,7 @@ def _raw(value: bytes) -> msgspec.Raw | None:
     return msgspec.Raw(value) if value else None
 
 
-def _time(holder: Task | TaskUpdate, name: str) -> str | None:
+def _time(holder: Task | TaskUpdate | AttemptLog, name: str) -> str | None:
     if not holder.HasField(name):  # type: ignore[arg-type]
         return None
     time: Timestamp = getattr(holder, name)

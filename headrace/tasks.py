@@ -19,9 +19,11 @@ import inspect
 import json
 import math
 import re
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
@@ -96,7 +98,11 @@ class Limits:
                 raise ValueError(f"{name} must be from {low} to {high}, not {value}")
 
 
-class DuplicateTaskTypeError(Exception):
+class TaskModuleError(Exception):
+    """A module with task types cannot be used; the text names it and says why."""
+
+
+class DuplicateTaskTypeError(TaskModuleError):
     """Two functions claim the same task type."""
 
 
@@ -172,7 +178,7 @@ class TaskContext:
         """A structured logger that carries the task's id and attempt."""
         if self._logger is None:
             logger = self._open_logger() if self._open_logger is not None else _default_logger()
-            self._logger = logger.bind(task_id=self.task_id, attempt=self.attempt, type=self.type)
+            self._logger = logger.bind(type=self.type)
         return self._logger
 
 
@@ -290,6 +296,18 @@ class TaskRegistry:
         """Return the type of that name, if there is one."""
         return self._definitions.get(name)
 
+    def check(self) -> None:
+        """Build what clients are told of the types. Raises TaskModuleError for one that cannot be described."""
+        for definition in self._definitions.values():
+            whose = f"task type {definition.name!r} ({_origin(definition)})"
+            try:
+                kind = json.loads(definition.data_schema).get("type", "object")
+                _ = definition.result_schema
+            except Exception as error:  # annotations and the schemas of models are the user's code
+                raise TaskModuleError(f"{whose} cannot be described as JSON Schema: {error}") from error
+            if kind != "object":
+                raise TaskModuleError(f"{whose} takes data of type {kind}, and clients send a JSON object")
+
 
 def task(
     name: str,
@@ -338,14 +356,32 @@ def definition_of(function: Callable[..., Any]) -> TaskDefinition:
 
 
 def load_registry(modules: Sequence[str]) -> TaskRegistry:
-    """Import the modules and collect the handlers found in them, also those that they import from elsewhere."""
+    """Import the modules and collect the handlers found in them, also those that they import from elsewhere.
+
+    Raises TaskModuleError for a module that cannot be imported or holds no handler, and for two handlers of one type.
+    """
     registry = TaskRegistry()
     for name in modules:
-        for value in vars(importlib.import_module(name)).values():
-            definition = getattr(value, _MARK, None)
-            if isinstance(definition, TaskDefinition):
-                registry.add(definition)
+        # Looked up without calling anything: a module may hold objects that answer for others, and raise.
+        marks = [inspect.getattr_static(value, _MARK, None) for value in vars(_import(name)).values()]
+        found = [mark for mark in marks if isinstance(mark, TaskDefinition)]
+        if not found:
+            raise TaskModuleError(f"the task module {name!r} holds no function that is declared with @task")
+        for definition in found:
+            registry.add(definition)
     return registry
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        ours = (__file__, importlib.__file__)
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename not in ours]
+        places = [f" ({frame.filename}, line {frame.lineno})" for frame in frames if not frame.filename.startswith("<")]
+        where = places[-1] if places else ""
+        reason = f"{type(error).__name__}: {error}{where}"
+        raise TaskModuleError(f"the task module {name!r} cannot be imported: {reason}") from error
 
 
 def _check_code(code: str) -> None:

@@ -24,6 +24,20 @@ class StoredResult(NamedTuple):
     stored_at: datetime
 
 
+class NewLog(NamedTuple):
+    task_id: int
+    attempt: int
+    # Without NUL and lone surrogates.
+    log: str
+
+
+class StoredLog(NamedTuple):
+    attempt: int
+    log: str
+    # By the clock of the database.
+    stored_at: datetime
+
+
 class CopyRequest(NamedTuple):
     """Asks for a result of the attempts between `round_base` and `attempt`, both left out."""
 

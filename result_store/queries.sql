@@ -56,3 +56,41 @@ DELETE FROM results
         WHERE old.stored_at < now() - %(older_than)s
         LIMIT %(limit)s
           FOR UPDATE SKIP LOCKED));
+
+-- name: insert_logs
+-- The log of an attempt that was reported twice stays as it came first.
+INSERT INTO attempt_logs (task_id, attempt, log)
+SELECT new.task_id, new.attempt, new.log
+  FROM unnest(%(task_ids)s, %(attempts)s, %(logs)s) AS new (task_id, attempt, log)
+    ON CONFLICT DO NOTHING;
+
+-- name: select_logs
+-- The newest, in the order of their attempts.
+SELECT newest.attempt, newest.log, newest.stored_at
+  FROM (SELECT attempt_logs.attempt, attempt_logs.log, attempt_logs.stored_at
+          FROM attempt_logs
+         WHERE attempt_logs.task_id = %(task_id)s
+         ORDER BY attempt_logs.attempt DESC
+         LIMIT %(limit)s) AS newest
+ ORDER BY newest.attempt;
+
+-- name: delete_logs
+WITH doomed AS (
+    SELECT attempt_logs.task_id, attempt_logs.attempt
+      FROM attempt_logs
+     WHERE attempt_logs.task_id = ANY (%(task_ids)s)
+     ORDER BY attempt_logs.task_id, attempt_logs.attempt
+       FOR UPDATE
+)
+DELETE FROM attempt_logs
+ USING doomed
+ WHERE attempt_logs.task_id = doomed.task_id AND attempt_logs.attempt = doomed.attempt;
+
+-- name: sweep_logs
+DELETE FROM attempt_logs
+ WHERE ctid = ANY (ARRAY(
+       SELECT old.ctid
+         FROM attempt_logs AS old
+        WHERE old.stored_at < now() - %(older_than)s
+        LIMIT %(limit)s
+          FOR UPDATE SKIP LOCKED));

@@ -6,18 +6,20 @@ from typing import Any, TypeVar
 
 from psycopg import AsyncConnection
 
-from result_store.model import Copied, CopyRequest, NewResult, ResultKey, StoredResult
-from servicekit.pg_arrays import bytea_array, int4_array, int8_array
+from result_store.model import Copied, CopyRequest, NewLog, NewResult, ResultKey, StoredLog, StoredResult
+from servicekit.pg_arrays import bytea_array, int4_array, int8_array, text_array
 from servicekit.postgres import Database
 from servicekit.queries import load_queries
 
 _QUERIES = load_queries("result_store")
 
-_Item = TypeVar("_Item", NewResult, CopyRequest, ResultKey)
+_Item = TypeVar("_Item", NewResult, NewLog, CopyRequest, ResultKey)
+# Of more attempts than these the logs of the last ones are given.
+_LOGS_MAX = 20
 
 
 class ResultStore:
-    """Every method is one statement, safe to repeat, and raises errors.Unavailable while the database is away."""
+    """Every method is safe to repeat, and raises errors.Unavailable while the database is away."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -47,14 +49,30 @@ class ResultStore:
             return []
         return [StoredResult(*row) for row in await self._fetch("select_results", _keys(rows))]
 
+    async def insert_logs(self, logs: Sequence[NewLog]) -> None:
+        """Store the logs of attempts; the first of each stays."""
+        rows = _one_per_key(logs)
+        if rows:
+            await self._execute("insert_logs", {**_keys(rows), "logs": text_array([row.log for row in rows])})
+
+    async def get_logs(self, task_id: int) -> list[StoredLog]:
+        """The logs of the newest attempts of a task, in their order; of those that left none there is nothing."""
+        params = {"task_id": task_id, "limit": _LOGS_MAX}
+        return [StoredLog(*row) for row in await self._fetch("select_logs", params)]
+
     async def remove(self, task_ids: Iterable[int]) -> None:
-        """Remove all results of the tasks."""
+        """Remove all results and logs of the tasks; repeat it where it fails in between."""
         if ids := sorted(set(task_ids)):
             await self._execute("delete_results", {"task_ids": int8_array(ids)})
+            await self._execute("delete_logs", {"task_ids": int8_array(ids)})
 
     async def sweep(self, older_than: timedelta, limit: int) -> int:
-        """Remove at most `limit` results that were stored longer ago than `older_than`; return how many."""
-        return await self._execute("sweep_results", {"older_than": older_than, "limit": limit})
+        """Remove at most `limit` results, and as many logs, that were stored longer ago than `older_than`.
+
+        Return how many of the more numerous kind.
+        """
+        params = {"older_than": older_than, "limit": limit}
+        return max(await self._execute("sweep_results", params), await self._execute("sweep_logs", params))
 
     async def _execute(self, query: str, params: dict[str, Any]) -> int:
         async def work(conn: AsyncConnection) -> int:

@@ -17,18 +17,22 @@ log = structlog.stdlib.get_logger(__name__)
 Main = Callable[[asyncio.Event], Awaitable[None]]
 
 # Errors whose text says all that somebody needs who starts the service.
-_PLAIN_ERRORS = (SettingsError, HeadraceError, OSError)
+_PLAIN_ERRORS = (HeadraceError, OSError)
 
 
 def run_service(main: Main) -> None:
     """Run `main(stop)` and leave the process: with 0 when it returned, with 1 when it failed.
 
+    With EX_CONFIG (78) when a setting is wrong: starting it again will not help.
     The first SIGTERM or SIGINT sets `stop`, and main is expected to drain and return. A second one ends the process
     at once with 1.
     """
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(main))
+    except SettingsError as error:
+        log.critical("service_failed", reason=str(error))
+        sys.exit(os.EX_CONFIG)
     except _PLAIN_ERRORS as error:
         log.critical("service_failed", reason=str(error))
         sys.exit(1)

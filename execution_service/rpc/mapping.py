@@ -10,7 +10,7 @@ from execution_service.attempts import Held, Key
 from execution_service.workers.outcomes import Attempt, AttemptError, Finished, Outcome, ProgressItem, WorkerInfo
 from headrace.tasks import TaskDefinition, TaskRegistry
 from headrace.v1 import execution_pb2, task_pb2
-from result_store.model import StoredResult
+from result_store.model import StoredLog, StoredResult
 
 # A result up to this size travels with its report, for watchers.
 RESULT_BYTES_SHOWN = 4 * 1024
@@ -167,6 +167,16 @@ def task_type(definition: TaskDefinition) -> task_pb2.TaskType:
         timeout_ms=round(definition.timeout * 1000),
         max_attempts=definition.max_attempts,
         version=definition.version,
+        limits=task_pb2.TaskLimits(
+            memory_mib=definition.limits.memory_mib,
+            cpu_seconds=definition.cpu_seconds,
+            file_mib=definition.limits.file_mib,
+            open_files=definition.limits.open_files,
+        ),
+        errors=[
+            task_pb2.TaskErrorKind(code=kind.code, retry=kind.retry, description=kind.description)
+            for kind in definition.errors
+        ],
     )
 
 
@@ -187,6 +197,10 @@ def stored_result(stored: StoredResult) -> execution_pb2.StoredResult:
     return execution_pb2.StoredResult(
         task_id=stored.task_id, attempt=stored.attempt, result=stored.result, stored_at=_time(stored.stored_at)
     )
+
+
+def stored_log(stored: StoredLog) -> task_pb2.AttemptLog:
+    return task_pb2.AttemptLog(attempt=stored.attempt, log=stored.log, stored_at=_time(stored.stored_at))
 
 
 def _storable(text: str) -> str:

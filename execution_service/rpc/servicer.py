@@ -127,6 +127,10 @@ class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
         found = await self._store.get([ResultKey(key.task_id, key.attempt) for key in request.keys])
         return execution_pb2.GetResultsResponse(results=[mapping.stored_result(item) for item in found])
 
+    async def GetLogs(self, request: execution_pb2.GetLogsRequest, context: Context) -> execution_pb2.GetLogsResponse:
+        logs = await self._store.get_logs(request.task_id)
+        return execution_pb2.GetLogsResponse(logs=[mapping.stored_log(item) for item in logs])
+
     async def RemoveResults(
         self, request: execution_pb2.RemoveResultsRequest, context: Context
     ) -> execution_pb2.RemoveResultsResponse:

@@ -62,7 +62,7 @@ def judge(fate: Fate, stage: Stage, death: Death, *, draining: bool) -> Outcome 
     if fate is Fate.TIMEOUT:
         return Outcome.FAILED
     if stage is Stage.RUNNING and fate is Fate.OPEN and not death.killed:
-        return Outcome.WORKER_DIED
+        return Outcome.FAILED if death.signal == signal.SIGXCPU else Outcome.WORKER_DIED
     return Outcome.HANDED_BACK
 
 

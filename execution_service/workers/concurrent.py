@@ -1,13 +1,17 @@
 """The worker that runs many attempts at once: `async def` handlers on its event loop, `def` handlers in threads."""
 
 import asyncio
+import contextvars
 import os
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from execution_service.workers.limits import set_shared_sizes
 from execution_service.workers.outcomes import Outcome
+from execution_service.workers.printing import LineSink, RoutedStream, printing
 from execution_service.workers.runner import (
     CANCELLED_ENDING,
     LEASE_LOOK_SECONDS,
@@ -30,7 +34,7 @@ from headrace.tasks import TaskContext
 class _Running:
     """An attempt whose handler runs."""
 
-    __slots__ = ("began", "cancelled", "item", "slot", "started_at", "task")
+    __slots__ = ("began", "cancelled", "item", "sink", "slot", "started_at", "task")
 
     def __init__(self, item: Prepared, slot: int) -> None:
         self.item = item
@@ -39,6 +43,7 @@ class _Running:
         self.started_at = time.time()
         self.began = time.monotonic()
         self.task: asyncio.Task[Ending] | None = None
+        self.sink: LineSink | None = None
 
 
 class ConcurrentWorker:
@@ -50,6 +55,8 @@ class ConcurrentWorker:
         self._free = list(range(slots))
         self._threads = ThreadPoolExecutor(slots, "handler")
         self._running: dict[int, _Running] = {}
+        set_shared_sizes(desk.registry.definitions, slots)
+        sys.stdout, sys.stderr = RoutedStream(sys.stdout), RoutedStream(sys.stderr)
         self._loop = asyncio.get_running_loop()
         self._looking = False
         self._flush_wanted = False
@@ -97,8 +104,17 @@ class ConcurrentWorker:
         grace = ASYNC_KILL_GRACE_SECONDS if item.definition.is_async else 0.0
         self._desk.page.begin(running.slot, item.seq, running.began + item.attempt.timeout + grace)
         self._running[item.seq] = running
-        running.task = self._loop.create_task(self._handle(running))
+        running.task = self._loop.create_task(self._handle(running), context=self._printing(running))
         running.task.add_done_callback(partial(self._ended, running))
+
+    def _printing(self, running: _Running) -> contextvars.Context:
+        """Return a context in which what is printed belongs to the attempt."""
+        attempt = running.item.attempt
+        key = (attempt.task_id, attempt.attempt)
+        running.sink = LineSink(partial(self._desk.outbox.log, key, "output", fields={}))
+        context = contextvars.copy_context()
+        context.run(printing.set, running.sink)
+        return context
 
     async def _handle(self, running: _Running) -> Ending:
         _, attempt, definition, value = running.item
@@ -110,7 +126,7 @@ class ConcurrentWorker:
         try:
             async with limit:
                 if not definition.is_async:
-                    work = partial(_run_in_thread, self._desk, running.item, context)
+                    work = partial(contextvars.copy_context().run, _run_in_thread, self._desk, running.item, context)
                     return await self._loop.run_in_executor(self._threads, work)
                 result = await definition.run(value, context)
             return Ending(Outcome.COMPLETED, definition.encode(result), None)
@@ -125,6 +141,8 @@ class ConcurrentWorker:
         if os.getpid() != _PID:
             os._exit(0)  # a fork by the handler came back here: it must not go on beside its parent
         # A task that was cancelled before its first step never came to `_handle`.
+        if running.sink is not None:
+            running.sink.close()
         ending = CANCELLED_ENDING if running.cancelled or task.cancelled() else task.result()
         seconds = time.monotonic() - running.began
         report(self._desk, running.item.attempt, ending, started_at=running.started_at, seconds=seconds)

@@ -1,7 +1,9 @@
 """The outcomes that the pool itself gives to attempts: those that no worker could or would report."""
 
+import signal
+
 from execution_service.workers.autopsy import Death, death_error
-from execution_service.workers.failures import CANCELLED, timeout_error
+from execution_service.workers.failures import CANCELLED, cpu_error, timeout_error
 from execution_service.workers.held import Held
 from execution_service.workers.outcomes import AttemptError, Finished, Outcome
 
@@ -22,6 +24,6 @@ def ending_after_death(held: Held, outcome: Outcome, death: Death, *, started: b
     elif outcome is Outcome.CANCELLED:
         error = CANCELLED
     elif outcome is Outcome.FAILED:
-        error = timeout_error(held.attempt.timeout)
+        error = cpu_error() if death.signal == signal.SIGXCPU else timeout_error(held.attempt.timeout)
     worker_id = held.worker.worker_id if held.worker is not None else ""
     return Finished(*held.key, outcome, None, error, started, worker_id, None, ended_at if started else None)

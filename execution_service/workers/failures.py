@@ -1,5 +1,6 @@
 """What an exception of a handler means for its attempt, and how it is told to people."""
 
+import signal
 import traceback
 
 from execution_service.workers.outcomes import AttemptError, Outcome
@@ -16,6 +17,11 @@ def timeout_error(seconds: float) -> AttemptError:
     return AttemptError("timeout", f"The attempt took longer than its timeout of {seconds:g} s.")
 
 
+def cpu_error() -> AttemptError:
+    """Return the error of an attempt that used more processor time than its type may."""
+    return AttemptError("cpu_limit", "The attempt used more processor time than its type may.", signal=signal.SIGXCPU)
+
+
 def explain(error: BaseException) -> tuple[Outcome, AttemptError]:
     """Return how an attempt ended whose handler raised `error`.
 
@@ -26,6 +32,10 @@ def explain(error: BaseException) -> tuple[Outcome, AttemptError]:
         return Outcome.FAILED_FOR_GOOD, AttemptError(error.code, message_of(error), name)
     if isinstance(error, TransientError):
         return Outcome.FAILED, AttemptError(error.code, message_of(error), name)
+    if isinstance(error, MemoryError):
+        return Outcome.FAILED, AttemptError(
+            "memory_limit", "The attempt needed more memory than its type may use.", name
+        )
     if isinstance(error, UnstorableResultError):
         return Outcome.FAILED_FOR_GOOD, AttemptError("unstorable_result", message_of(error))
     return Outcome.FAILED, AttemptError("handler_error", message_of(error), name)

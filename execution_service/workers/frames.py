@@ -55,10 +55,11 @@ class TypeTime(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Outcomes(msgspec.Struct, frozen=True, array_like=True, tag="outcomes", gc=False):
-    """Worker to pool: attempts that have ended."""
+    """Worker to pool: attempts that have ended, and the numbers of those whose output ends with a mark."""
 
     finished: list[Finished]
     times: list[TypeTime]
+    printed: list[int]
 
 
 class ProgressReport(msgspec.Struct, frozen=True, array_like=True, tag="progress", gc=False):
@@ -68,8 +69,14 @@ class ProgressReport(msgspec.Struct, frozen=True, array_like=True, tag="progress
 
 
 class LogLine(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One structured event that a handler logged; `fields` is a JSON object."""
+    """One structured event that a handler logged at `at` (unix seconds); `fields` is a JSON object.
 
+    At the level `output` it is a line that the handler printed.
+    """
+
+    task_id: int
+    attempt: int
+    at: float
     level: str
     event: str
     fields: str
@@ -82,8 +89,14 @@ class LogReport(msgspec.Struct, frozen=True, array_like=True, tag="log", gc=Fals
     dropped: int
 
 
+class Leaving(msgspec.Struct, frozen=True, array_like=True, tag="leaving", gc=False):
+    """Worker to pool, once and last: it starts nothing more and is to be replaced."""
+
+    reason: str
+
+
 FrameToWorker = Assign | Control
-FrameToPool = Ready | Outcomes | ProgressReport | LogReport
+FrameToPool = Ready | Outcomes | ProgressReport | LogReport | Leaving
 
 _encode = msgspec.msgpack.Encoder().encode_into
 

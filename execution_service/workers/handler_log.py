@@ -5,13 +5,13 @@ import time
 
 import structlog
 
-from execution_service.workers.frames import LogReport
-from execution_service.workers.output import RateLimit
+from execution_service.workers.frames import LogLine, LogReport
+from execution_service.workers.rate_limit import RateLimit
 
 LINES_PER_SECOND = 100
 _LEVELS = frozenset({"info", "warning", "error", "critical"})
 # Names that the line itself carries.
-_OWN_FIELDS = frozenset({"event", "level", "worker", "timestamp", "logger"})
+_OWN_FIELDS = frozenset({"event", "level", "worker", "task_id", "attempt", "timestamp", "logger"})
 
 log = structlog.get_logger("headrace.task")
 
@@ -30,17 +30,21 @@ class HandlerLog:
             self._limit.dropped += dropped
             return
         for line in report.lines[:granted]:
-            fields = _fields(line.fields)
+            fields = fields_of(line)
             if dropped:
                 fields["lines_dropped_before"] = dropped
                 dropped = 0
+            if line.level == "output":
+                log.info("worker_output", worker=worker_id, task_id=line.task_id, line=line.event, **fields)
+                continue
             write = getattr(log, line.level if line.level in _LEVELS else "info")
-            write(line.event, worker=worker_id, **fields)
+            write(line.event, worker=worker_id, task_id=line.task_id, attempt=line.attempt, **fields)
 
 
-def _fields(text: str) -> dict[str, object]:
+def fields_of(line: LogLine) -> dict[str, object]:
+    """Return the fields of a line, whatever the worker sent for them."""
     try:
-        fields = json.loads(text)
-    except ValueError:
-        return {"fields": text}
+        fields = dict(json.loads(line.fields))
+    except (ValueError, TypeError):
+        return {"fields": line.fields}
     return {str(name): value for name, value in fields.items() if name not in _OWN_FIELDS}

@@ -60,6 +60,7 @@ class Outbox:
         self._finished: list[Finished] = []
         self._finished_bytes = 0
         self._times: dict[str, tuple[int, float]] = {}
+        self._printed: list[int] = []
         self._flushed_at = 0.0
         self._tracks: dict[tuple[int, int], _Track] = {}
         self._log_lines: list[LogLine] = []
@@ -71,10 +72,15 @@ class Outbox:
         """Start the thread that sends what is due and watches the connection."""
         threading.Thread(target=self._attend, name="outbox", daemon=True).start()
 
-    def add(self, finished: Finished, type_name: str, seconds: float) -> None:
-        """Take an outcome, and the time that its handler took (below 0: no handler ran)."""
+    def add(self, finished: Finished, type_name: str, seconds: float, printed: int | None = None) -> None:
+        """Take an outcome, and the time that its handler took (below 0: no handler ran).
+
+        `printed` is the attempt's number if its output ends with a mark.
+        """
         with self._lock:
             self._finished.append(finished)
+            if printed is not None:
+                self._printed.append(printed)
             if finished.result is not None:
                 self._finished_bytes += len(finished.result)
             if seconds >= 0:
@@ -97,10 +103,13 @@ class Outbox:
             with self._lock:
                 finished, self._finished = self._finished, []
                 times, self._times = self._times, {}
+                printed, self._printed = self._printed, []
                 self._finished_bytes = 0
             self._flushed_at = time.monotonic()
+            # What an attempt logged arrives before its end, which closes its log.
+            self._send_log_lines()
             if finished:
-                self._send(Outcomes(finished, [TypeTime(name, *value) for name, value in times.items()]))
+                self._send(Outcomes(finished, [TypeTime(name, *value) for name, value in times.items()], printed))
 
     def send(self, message: FrameToPool) -> None:
         """Send a message now."""
@@ -119,12 +128,12 @@ class Outbox:
         elif not self._awake:
             self._wake()
 
-    def log(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
+    def log(self, key: tuple[int, int], level: str, event: str, fields: Mapping[str, Any]) -> None:
         """Take an event that a handler logged; dropped, and counted, when more wait than can be kept."""
         text = json.dumps(fields, default=repr)
         if len(text) > _LOG_TEXT_MAX:
             text = json.dumps({"fields": text[:_LOG_TEXT_MAX]})
-        line = LogLine(level, clean_text(event, _LOG_TEXT_MAX), text)
+        line = LogLine(*key, time.time(), level, clean_text(event, _LOG_TEXT_MAX), text)
         with self._lock:
             if len(self._log_lines) >= _LOG_LINES_MAX:
                 self._log_dropped += 1
@@ -161,11 +170,15 @@ class Outbox:
 
     def _send_log(self) -> None:
         with self._sending:
-            with self._lock:
-                lines, self._log_lines = self._log_lines, []
-                dropped, self._log_dropped = self._log_dropped, 0
-            if lines:
-                self._send(LogReport(lines, dropped))
+            self._send_log_lines()
+
+    def _send_log_lines(self) -> None:
+        if not self._log_lines:
+            return
+        with self._lock:
+            lines, self._log_lines = self._log_lines, []
+            dropped, self._log_dropped = self._log_dropped, 0
+        self._send(LogReport(lines, dropped))
 
     def _attend(self) -> None:
         poller = select.poll()

@@ -46,7 +46,10 @@ class AttemptError(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """How an attempt ended. `result` is JSON, set when it completed; times are unix seconds, for display."""
+    """How an attempt ended. `result` is JSON, set when it completed; times are unix seconds, for display.
+
+    `log` is the end of what the handler printed and logged; the pool fills it in.
+    """
 
     task_id: int
     attempt: int
@@ -57,6 +60,7 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
     worker_id: str
     started_at: float | None
     executed_at: float | None
+    log: str = ""
 
 
 class ProgressItem(msgspec.Struct, frozen=True, array_like=True, gc=False):

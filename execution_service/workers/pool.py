@@ -11,13 +11,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import structlog
 
+from execution_service.workers.attempt_logs import AttemptLogs, rendered
 from execution_service.workers.autopsy import Death, Next, Stage, judge, stage_of
 from execution_service.workers.delivery import Delivery
 from execution_service.workers.durations import Durations
 from execution_service.workers.endings import ending_after_death, unstarted
-from execution_service.workers.frames import FrameToPool, LogReport, Outcomes, ProgressReport
+from execution_service.workers.environment import worker_environment
+from execution_service.workers.frames import FrameToPool, Leaving, LogReport, Outcomes, ProgressReport
 from execution_service.workers.guard import Guard
 from execution_service.workers.handler_log import HandlerLog
 from execution_service.workers.held import Fate, Held
@@ -52,12 +55,18 @@ class WorkerPool:
         scratch_dir: Path,
         on_finished: Callable[[list[Finished]], None],
         on_progress: Callable[[list[ProgressItem]], None],
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`name` begins the ids of the workers; `scratch_dir` may be shared with other pools."""
+        """`name` begins the ids of the workers; `scratch_dir` may be shared with other pools.
+
+        `environment` is that of the workers; without it, the part of our own that handlers may see.
+        """
         self._name = name
         self._modules = tuple(registry_modules)
         self._lease = lease_page
         self._scratch_dir = scratch_dir
+        self._environment = worker_environment() if environment is None else environment
+        self._logs = AttemptLogs()
         self._delivery = Delivery(on_finished=on_finished, on_progress=on_progress)
         self._durations = Durations()
         self._lanes = {pool: Lane(pool, size, self._durations, self._start_worker) for pool, size in pools.items()}
@@ -76,7 +85,7 @@ class WorkerPool:
         """Start the workers; return when they are ready, or after 15 s, since they may also become so later."""
         self._scratch = await asyncio.to_thread(PoolScratch, self._scratch_dir)
         self._guard = Guard()
-        self._launch = Launch(self._modules, self._lease.fd, self._scratch.path)
+        self._launch = Launch(self._modules, self._lease.fd, self._scratch.path, self._environment)
         self._scan()
         ready = await self._wait_for(lambda: all(w.ready for w in self._all_workers()), _START_SECONDS_MAX)
         if not ready:
@@ -246,7 +255,10 @@ class WorkerPool:
             elif isinstance(message, ProgressReport):
                 self._take_progress(worker, message.items)
             elif isinstance(message, LogReport):
-                self._handler_log.write(worker.worker_id, message)
+                self._take_log(worker, message)
+            elif isinstance(message, Leaving):
+                log.info("worker_leaves", worker=worker.worker_id, pid=worker.pid, reason=message.reason)
+                worker.kill()
             else:
                 worker.ready = True
                 self._lanes[worker.pool].serve_reserved(worker)
@@ -269,6 +281,10 @@ class WorkerPool:
                 worker.condemn(f"The worker reported the attempt {key}, which it was not given.")
                 break
             del all_held[key], entries[held.seq]
+            if held.seq in message.printed:
+                self._logs.add(key, worker.output.section(held.seq))
+            if key in self._logs:
+                finished = msgspec.structs.replace(finished, log=self._logs.take(key))  # noqa: PLW2901
             worker.load -= held.cost
             worker.load_bytes -= len(held.attempt.data)
             if held.fate is Fate.OPEN or _still_wanted(held.fate, finished):
@@ -281,6 +297,13 @@ class WorkerPool:
         self._delivery.finish(reported)
         if not all_held:
             self._changed.set()
+
+    def _take_log(self, worker: WorkerProcess, report: LogReport) -> None:
+        self._handler_log.write(worker.worker_id, report)
+        for line in report.lines:
+            held = self._held.get((line.task_id, line.attempt))
+            if held is not None and held.worker is worker:
+                self._logs.add(held.key, rendered(line))
 
     def _take_progress(self, worker: WorkerProcess, items: list[ProgressItem]) -> None:
         wanted = []
@@ -326,7 +349,12 @@ class WorkerPool:
             del self._held[held.key]
             if isinstance(verdict, Outcome):
                 started = stage is not Stage.NOT_STARTED
-                reported.append(ending_after_death(held, verdict, death, started=started, ended_at=now))
+                ending = ending_after_death(held, verdict, death, started=started, ended_at=now)
+                if stage is Stage.RUNNING and worker.slots == 1:
+                    self._logs.add(held.key, worker.output.rest())
+                reported.append(msgspec.structs.replace(ending, log=self._logs.take(held.key)))
+            else:
+                self._logs.take(held.key)
         worker.entries.clear()
         lane.put_back(again)
         self._delivery.finish(reported)

@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import msgspec
 import structlog
 
 from execution_service.workers.autopsy import Death
+from execution_service.workers.descendants import end_detached
 from execution_service.workers.frames import Assign, Control, FrameError, FrameToPool, encode_frame, pool_reader
 from execution_service.workers.held import Held
 from execution_service.workers.output import WorkerOutput
@@ -35,6 +37,7 @@ class Launch:
     modules: tuple[str, ...]
     lease_fd: int
     scratch_dir: Path
+    environment: Mapping[str, str]
 
 
 class WorkerProcess:
@@ -121,7 +124,7 @@ class WorkerProcess:
     def kill(self) -> None:
         """Kill the process group, for the sake of the pool and not for anything that the worker did."""
         self.killed = True
-        self._signal(signal.SIGKILL)
+        self._kill_all()
 
     def condemn(self, reason: str) -> None:
         """Kill the process group for what the worker did: it counts as having died by itself."""
@@ -129,7 +132,7 @@ class WorkerProcess:
             self._reason = reason
             log.warning("worker_condemned", worker=self.worker_id, pid=self.pid, reason=reason)
         self._stop_reading()
-        self._signal(signal.SIGKILL)
+        self._kill_all()
 
     def check(self, now: float) -> None:
         """Kill the worker if it lives on without a connection, or does not become ready."""
@@ -144,8 +147,10 @@ class WorkerProcess:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
         ours.setblocking(False)
         read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+        secret = secrets.token_hex(8)
         config = {
             "worker_id": self.worker_id,
+            "secret": secret,
             "parent_pid": os.getpid(),
             "socket_fd": theirs.fileno(),
             "lease_fd": launch.lease_fd,
@@ -162,12 +167,12 @@ class WorkerProcess:
                 stdout=write_fd,
                 stderr=write_fd,
                 pass_fds=(theirs.fileno(), launch.lease_fd, self.page.fd),
-                env=_worker_environment(),
+                env=dict(launch.environment),
                 start_new_session=True,
             )
         os.close(write_fd)
         self._connection = ours
-        self._output = WorkerOutput(self.worker_id, read_fd)
+        self.output = WorkerOutput(self.worker_id, read_fd, page=self.page, secret=secret)
         self._pidfd = os.pidfd_open(self._process.pid)
         self._loop.add_reader(self._pidfd, self._on_exit)
         self._loop.add_reader(ours.fileno(), self._on_readable)
@@ -228,8 +233,8 @@ class WorkerProcess:
             self._loop.remove_reader(self._connection.fileno())
 
     def _on_output(self) -> None:
-        if not self._output.read():
-            self._loop.remove_reader(self._output.fd)
+        if not self.output.read():
+            self._loop.remove_reader(self.output.fd)
 
     def _on_exit(self) -> None:
         self._loop.remove_reader(self._pidfd)
@@ -248,7 +253,7 @@ class WorkerProcess:
             exit_code=max(code, 0),
             peak_kib=usage.ru_maxrss,
             reason=self._reason,
-            output=self._output.tail(),
+            output=self.output.tail(),
         )
         self._on_death(self, death)
         self._close()
@@ -256,11 +261,16 @@ class WorkerProcess:
     def _close(self) -> None:
         self._stop_reading()
         self._loop.remove_writer(self._connection.fileno())
-        self._loop.remove_reader(self._output.fd)
+        self._loop.remove_reader(self.output.fd)
         self._connection.close()
-        self._output.close()
+        self.output.close()
         self.page.close()
         os.close(self._pidfd)
+
+    def _kill_all(self) -> None:
+        if self._process.returncode is None and self.ready:
+            end_detached(self._process.pid)
+        self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process.returncode is not None:
@@ -275,8 +285,3 @@ class WorkerProcess:
 # Shared by all workers of the process: filled and emptied within one call.
 _chunk = bytearray(_RECEIVE_BYTES)
 _chunk_view = memoryview(_chunk)
-
-
-def _worker_environment() -> dict[str, str]:
-    """Return our environment without our own settings: handlers have no business with the services' passwords."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}

@@ -55,6 +55,8 @@ class Desk:
     """Everything that a worker works with."""
 
     worker_id: str
+    # Known to this worker and its pool; part of the marks in its output.
+    secret: str
     registry: TaskRegistry
     connection: socket.socket
     outbox: Outbox
@@ -167,7 +169,7 @@ def open_context(desk: Desk, item: Prepared, is_cancelled: Callable[[], bool]) -
         on_progress=partial(desk.outbox.progress, task_id, attempt, type_name),
         is_cancelled=is_cancelled,
         open_scratch=partial(desk.scratch.open, task_id, attempt),
-        open_logger=desk.log_bridge.open,
+        open_logger=partial(desk.log_bridge.open, task_id, attempt),
     )
 
 
@@ -197,7 +199,9 @@ def timed_out(attempt: Attempt) -> Ending:
     return Ending(Outcome.FAILED, None, timeout_error(attempt.timeout))
 
 
-def report(desk: Desk, attempt: Attempt, ending: Ending, *, started_at: float, seconds: float) -> None:
+def report(
+    desk: Desk, attempt: Attempt, ending: Ending, *, started_at: float, seconds: float, printed: int | None = None
+) -> None:
     """Report an attempt whose handler has ended, and remove its scratch directory."""
     desk.scratch.remove(attempt.task_id, attempt.attempt)
     finished = Finished(
@@ -211,18 +215,16 @@ def report(desk: Desk, attempt: Attempt, ending: Ending, *, started_at: float, s
         started_at,
         started_at + seconds,
     )
-    desk.outbox.add(finished, attempt.type, seconds)
+    desk.outbox.add(finished, attempt.type, seconds, printed)
 
 
 def _log_failure(desk: Desk, attempt: Attempt, error: BaseException) -> None:
     fields = {
-        "task_id": attempt.task_id,
-        "attempt": attempt.attempt,
         "type": attempt.type,
         "exception": exception_name(error),
         "traceback": traceback_of(error),
     }
-    desk.outbox.log("warning", "handler_failed", fields)
+    desk.outbox.log((attempt.task_id, attempt.attempt), "warning", "handler_failed", fields)
 
 
 def _validation_message(error: ValidationError) -> str:

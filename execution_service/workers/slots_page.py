@@ -17,6 +17,7 @@ _WORD_BYTES = 8
 # Words of the header.
 _STARTED = 0
 _CONTROL = 1
+_UNMARKED = 2
 # Words of a slot.
 _SEQ = 0
 _KILL_AT = 1
@@ -64,6 +65,15 @@ class SlotsPage:
     @generation.setter
     def generation(self, number: int) -> None:
         self._words[_CONTROL] = number
+
+    @property
+    def unmarked(self) -> bool:
+        """Whether the pool has read output, or is about to, that no mark has followed yet."""
+        return self._words[_UNMARKED] != 0
+
+    @unmarked.setter
+    def unmarked(self, value: bool) -> None:
+        self._words[_UNMARKED] = value
 
     @property
     def last_started(self) -> int:

@@ -5,7 +5,6 @@ pages. The process leads a session of its own, so that the pool can kill it with
 """
 
 import asyncio
-import ctypes
 import os
 import signal
 import socket
@@ -15,6 +14,8 @@ from typing import NoReturn
 
 import msgspec
 
+from execution_service.workers import prctl
+from execution_service.workers.aftermath import open_stream
 from execution_service.workers.frames import Ready
 from execution_service.workers.lease_page import LeasePage
 from execution_service.workers.log_bridge import LogBridge
@@ -25,13 +26,12 @@ from execution_service.workers.sequential import run_sequential
 from execution_service.workers.slots_page import SlotsPage
 from headrace.tasks import load_registry
 
-_PR_SET_PDEATHSIG = 1
-
 
 class WorkerConfig(msgspec.Struct, frozen=True):
     """What a worker is told when it starts."""
 
     worker_id: str
+    secret: str
     parent_pid: int
     socket_fd: int
     lease_fd: int
@@ -44,15 +44,15 @@ class WorkerConfig(msgspec.Struct, frozen=True):
 def main(argument: str) -> None:
     """Run the worker until its pool kills it or goes away."""
     config = msgspec.json.decode(argument, type=WorkerConfig)
-    _die_with_parent(config.parent_pid)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    _confine(config.parent_pid)
+    sys.stdout, sys.stderr = open_stream(1), open_stream(2)
     for fd in (config.socket_fd, config.lease_fd, config.page_fd):
         os.set_inheritable(fd, False)  # nothing that a handler starts may hold them
     connection = socket.socket(fileno=config.socket_fd)
     outbox = Outbox(connection, on_gone=end_process_group)
     desk = Desk(
         worker_id=config.worker_id,
+        secret=config.secret,
         registry=load_registry(config.modules),
         connection=connection,
         outbox=outbox,
@@ -86,9 +86,12 @@ def _run_concurrent(desk: Desk, slots: int) -> None:
         runner.run(run())
 
 
-def _die_with_parent(parent_pid: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+def _confine(parent_pid: int) -> None:
+    """Tie the process to its parent, and give up what no handler needs."""
+    prctl.die_with_parent()
+    prctl.adopt_orphans()
+    prctl.gain_no_privileges()
+    prctl.hide_memory()
     if os.getppid() != parent_pid:
         end_process_group()  # the parent died before the signal was arranged
 

@@ -15,7 +15,7 @@ from typing import Self, TypedDict, Unpack
 from headrace.local.cluster_file import FILE_NAME, ClusterFile, ProcessEntry, read_cluster_file
 from headrace.local.errors import LocalClusterError
 from headrace.local.http_probe import answers_ok
-from headrace.local.process import Command, spawn_argv, spawn_options
+from headrace.local.process import Command, accepts_connections, spawn_argv, spawn_options
 
 START_SECONDS = 120.0
 STOP_SECONDS = 20.0
@@ -145,11 +145,16 @@ class LocalCluster:
             await asyncio.to_thread(self._process.wait, STOP_SECONDS)
 
     def _is_ready(self) -> bool:
-        gateways = [entry for entry in self.processes if entry.role == "gateway"]
-        return bool(gateways) and answers_ok(int(gateways[0].address.rpartition(":")[2]), "/readyz")
+        ports = {entry.role: _port(entry) for entry in self.processes}
+        answering = all(accepts_connections(_port(entry)) for entry in self.processes)
+        return "gateway" in ports and answering and answers_ok(ports["gateway"], "/readyz")
 
     def _file_content(self) -> bytes:
         try:
             return (self.data_dir / FILE_NAME).read_bytes()
         except FileNotFoundError:
             return b""
+
+
+def _port(entry: ProcessEntry) -> int:
+    return int(entry.address.rpartition(":")[2])

@@ -72,6 +72,8 @@ class SupervisedProcess:
         self.program = program
         self.pid = 0
         self.restarts = 0
+        # Of the last end that nobody asked for.
+        self.exit_code: int | None = None
         self._policy = policy
         self._on_start = on_start
         self._on_end = on_end
@@ -134,7 +136,8 @@ class SupervisedProcess:
         await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if ended.done() and not self._stop.is_set():
-            return _reason(ended.result())
+            self.exit_code = ended.result()
+            return _reason(self.exit_code)
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(self.program.command.stop_signal)
         await asyncio.wait((ended,), timeout=max(self._stop_deadline - time.monotonic(), 0.0))

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import json
+import os
 import shutil
 import signal
 import socket
@@ -17,7 +19,7 @@ from headrace.local.errors import LocalClusterError
 from headrace.local.http_probe import answers_ok, fetch
 from headrace.local.lock import DataDirLock
 from headrace.local.postgres import PostgresServer
-from headrace.local.process import LOOPBACK, Command, free_port
+from headrace.local.process import LOOPBACK, Command, accepts_connections, free_port
 from headrace.local.redis import RedisServer
 from headrace.local.services import ServiceFactory, ServiceOptions, Stores
 from headrace.local.supervisor import Ended, Program, SupervisedProcess, Supervisor
@@ -194,7 +196,13 @@ class _Cluster:
 
     async def _wait_for_gateway(self) -> None:
         port = self._options.port
-        if not await self._becomes(lambda: answers_ok(port, "/readyz"), seconds=SERVICE_START_SECONDS):
+        # The gateway alone may be ready by what a cluster before this one left in the database.
+        ports = [int(process.program.address.rpartition(":")[2]) for process in self._supervisor.processes]
+
+        def ready() -> bool:
+            return all(map(accepts_connections, ports)) and answers_ok(port, "/readyz")
+
+        if not await self._becomes(ready, seconds=SERVICE_START_SECONDS):
             answer = fetch(port, "/readyz")
             says = "does not answer" if answer is None else f"says {answer[1].decode(errors='replace')}"
             raise LocalClusterError(
@@ -207,8 +215,8 @@ class _Cluster:
         deadline = time.monotonic() + seconds
         while not ready():
             for process in self._supervisor.processes:
-                if process.restarts >= RESTARTS_BEFORE_GIVING_UP:
-                    raise LocalClusterError(f"{process.program.program_id} does not start.{_tail(process.program.log)}")
+                if process.exit_code == os.EX_CONFIG or process.restarts >= RESTARTS_BEFORE_GIVING_UP:
+                    raise LocalClusterError(f"{process.program.program_id} does not start.{_why(process.program.log)}")
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(0.05)
@@ -252,6 +260,16 @@ def _entry(process: SupervisedProcess) -> ProcessEntry:
     return ProcessEntry(
         role=program.role, id=program.program_id, pid=process.pid, address=program.address, log=str(program.log)
     )
+
+
+def _why(log: Path) -> str:
+    """Return what a service said when it failed, or the end of its log if it did not say."""
+    for line in reversed(log.read_bytes().splitlines()):
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict) and entry.get("event") == "service_failed":
+                return f" {entry['reason']}\nIts log is {log}."
+    return _tail(log)
 
 
 def _tail(log: Path) -> str:

@@ -60,6 +60,11 @@ class ExecutionServiceStub:
                 request_serializer=headrace_dot_v1_dot_execution__pb2.GetResultsRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_execution__pb2.GetResultsResponse.FromString,
                 _registered_method=True)
+        self.GetLogs = channel.unary_unary(
+                '/headrace.v1.ExecutionService/GetLogs',
+                request_serializer=headrace_dot_v1_dot_execution__pb2.GetLogsRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_execution__pb2.GetLogsResponse.FromString,
+                _registered_method=True)
         self.RemoveResults = channel.unary_unary(
                 '/headrace.v1.ExecutionService/RemoveResults',
                 request_serializer=headrace_dot_v1_dot_execution__pb2.RemoveResultsRequest.SerializeToString,
@@ -114,8 +119,15 @@ class ExecutionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLogs(self, request, context):
+        """What the newest attempts of a task, at most 20, printed and logged. Every replica answers for all tasks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RemoveResults(self, request, context):
-        """Removes all results of the tasks. Safe to repeat.
+        """Removes all results and logs of the tasks. Safe to repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,6 +167,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.GetResults,
                     request_deserializer=headrace_dot_v1_dot_execution__pb2.GetResultsRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_execution__pb2.GetResultsResponse.SerializeToString,
+            ),
+            'GetLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLogs,
+                    request_deserializer=headrace_dot_v1_dot_execution__pb2.GetLogsRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_execution__pb2.GetLogsResponse.SerializeToString,
             ),
             'RemoveResults': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveResults,
@@ -303,6 +320,33 @@ class ExecutionService:
             '/headrace.v1.ExecutionService/GetResults',
             headrace_dot_v1_dot_execution__pb2.GetResultsRequest.SerializeToString,
             headrace_dot_v1_dot_execution__pb2.GetResultsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.ExecutionService/GetLogs',
+            headrace_dot_v1_dot_execution__pb2.GetLogsRequest.SerializeToString,
+            headrace_dot_v1_dot_execution__pb2.GetLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

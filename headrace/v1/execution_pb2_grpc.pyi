@@ -47,8 +47,10 @@ class ExecutionServiceStub:
     """Drains a worker, or kills it with `force`; NOT_FOUND for an unknown id."""
     GetResults: _grpc.UnaryUnaryMultiCallable[_execution_pb2.GetResultsRequest, _execution_pb2.GetResultsResponse]
     """Results by (task, attempt). Every replica answers for all tasks. What is not there is left out."""
+    GetLogs: _grpc.UnaryUnaryMultiCallable[_execution_pb2.GetLogsRequest, _execution_pb2.GetLogsResponse]
+    """What the newest attempts of a task, at most 20, printed and logged. Every replica answers for all tasks."""
     RemoveResults: _grpc.UnaryUnaryMultiCallable[_execution_pb2.RemoveResultsRequest, _execution_pb2.RemoveResultsResponse]
-    """Removes all results of the tasks. Safe to repeat."""
+    """Removes all results and logs of the tasks. Safe to repeat."""
     WatchTasks: _grpc.UnaryStreamMultiCallable[_execution_pb2.ExecutionServiceWatchTasksRequest, _execution_pb2.ExecutionServiceWatchTasksResponse]
     """Updates of the attempts that this replica runs."""
 
@@ -71,8 +73,10 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     """Drains a worker, or kills it with `force`; NOT_FOUND for an unknown id."""
     GetResults: _aio.UnaryUnaryMultiCallable[_execution_pb2.GetResultsRequest, _execution_pb2.GetResultsResponse]  # type: ignore[assignment]
     """Results by (task, attempt). Every replica answers for all tasks. What is not there is left out."""
+    GetLogs: _aio.UnaryUnaryMultiCallable[_execution_pb2.GetLogsRequest, _execution_pb2.GetLogsResponse]  # type: ignore[assignment]
+    """What the newest attempts of a task, at most 20, printed and logged. Every replica answers for all tasks."""
     RemoveResults: _aio.UnaryUnaryMultiCallable[_execution_pb2.RemoveResultsRequest, _execution_pb2.RemoveResultsResponse]  # type: ignore[assignment]
-    """Removes all results of the tasks. Safe to repeat."""
+    """Removes all results and logs of the tasks. Safe to repeat."""
     WatchTasks: _aio.UnaryStreamMultiCallable[_execution_pb2.ExecutionServiceWatchTasksRequest, _execution_pb2.ExecutionServiceWatchTasksResponse]  # type: ignore[assignment]
     """Updates of the attempts that this replica runs."""
 
@@ -124,12 +128,20 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Results by (task, attempt). Every replica answers for all tasks. What is not there is left out."""
 
     @_abc_1.abstractmethod
+    def GetLogs(
+        self,
+        request: _execution_pb2.GetLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_execution_pb2.GetLogsResponse, _abc.Awaitable[_execution_pb2.GetLogsResponse]]:
+        """What the newest attempts of a task, at most 20, printed and logged. Every replica answers for all tasks."""
+
+    @_abc_1.abstractmethod
     def RemoveResults(
         self,
         request: _execution_pb2.RemoveResultsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_execution_pb2.RemoveResultsResponse, _abc.Awaitable[_execution_pb2.RemoveResultsResponse]]:
-        """Removes all results of the tasks. Safe to repeat."""
+        """Removes all results and logs of the tasks. Safe to repeat."""
 
     @_abc_1.abstractmethod
     def WatchTasks(

@@ -49,6 +49,11 @@ class ManagementServiceStub:
                 request_serializer=headrace_dot_v1_dot_management__pb2.GetTaskRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_management__pb2.GetTaskResponse.FromString,
                 _registered_method=True)
+        self.GetTaskLogs = channel.unary_unary(
+                '/headrace.v1.ManagementService/GetTaskLogs',
+                request_serializer=headrace_dot_v1_dot_management__pb2.GetTaskLogsRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_management__pb2.GetTaskLogsResponse.FromString,
+                _registered_method=True)
         self.ListTasks = channel.unary_unary(
                 '/headrace.v1.ManagementService/ListTasks',
                 request_serializer=headrace_dot_v1_dot_management__pb2.ListTasksRequest.SerializeToString,
@@ -110,6 +115,13 @@ class ManagementServiceServicer:
     def GetTask(self, request, context):
         """One task with data and, when completed, its result (read from an execution replica).
         NOT_FOUND when no row is there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTaskLogs(self, request, context):
+        """What the attempts of a task printed and logged (read from an execution replica). NOT_FOUND when no row is there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,6 +199,11 @@ def add_ManagementServiceServicer_to_server(servicer, server):
                     servicer.GetTask,
                     request_deserializer=headrace_dot_v1_dot_management__pb2.GetTaskRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_management__pb2.GetTaskResponse.SerializeToString,
+            ),
+            'GetTaskLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTaskLogs,
+                    request_deserializer=headrace_dot_v1_dot_management__pb2.GetTaskLogsRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_management__pb2.GetTaskLogsResponse.SerializeToString,
             ),
             'ListTasks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTasks,
@@ -288,6 +305,33 @@ class ManagementService:
             '/headrace.v1.ManagementService/GetTask',
             headrace_dot_v1_dot_management__pb2.GetTaskRequest.SerializeToString,
             headrace_dot_v1_dot_management__pb2.GetTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTaskLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.ManagementService/GetTaskLogs',
+            headrace_dot_v1_dot_management__pb2.GetTaskLogsRequest.SerializeToString,
+            headrace_dot_v1_dot_management__pb2.GetTaskLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

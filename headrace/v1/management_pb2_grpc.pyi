@@ -46,6 +46,8 @@ class ManagementServiceStub:
     """One task with data and, when completed, its result (read from an execution replica).
     NOT_FOUND when no row is there.
     """
+    GetTaskLogs: _grpc.UnaryUnaryMultiCallable[_management_pb2.GetTaskLogsRequest, _management_pb2.GetTaskLogsResponse]
+    """What the attempts of a task printed and logged (read from an execution replica). NOT_FOUND when no row is there."""
     ListTasks: _grpc.UnaryUnaryMultiCallable[_management_pb2.ListTasksRequest, _management_pb2.ListTasksResponse]
     """A page of tasks, newest id first, without data and results."""
     CancelTask: _grpc.UnaryUnaryMultiCallable[_management_pb2.CancelTaskRequest, _management_pb2.CancelTaskResponse]
@@ -89,6 +91,8 @@ class ManagementServiceAsyncStub(ManagementServiceStub):
     """One task with data and, when completed, its result (read from an execution replica).
     NOT_FOUND when no row is there.
     """
+    GetTaskLogs: _aio.UnaryUnaryMultiCallable[_management_pb2.GetTaskLogsRequest, _management_pb2.GetTaskLogsResponse]  # type: ignore[assignment]
+    """What the attempts of a task printed and logged (read from an execution replica). NOT_FOUND when no row is there."""
     ListTasks: _aio.UnaryUnaryMultiCallable[_management_pb2.ListTasksRequest, _management_pb2.ListTasksResponse]  # type: ignore[assignment]
     """A page of tasks, newest id first, without data and results."""
     CancelTask: _aio.UnaryUnaryMultiCallable[_management_pb2.CancelTaskRequest, _management_pb2.CancelTaskResponse]  # type: ignore[assignment]
@@ -141,6 +145,14 @@ class ManagementServiceServicer(metaclass=_abc_1.ABCMeta):
         """One task with data and, when completed, its result (read from an execution replica).
         NOT_FOUND when no row is there.
         """
+
+    @_abc_1.abstractmethod
+    def GetTaskLogs(
+        self,
+        request: _management_pb2.GetTaskLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_management_pb2.GetTaskLogsResponse, _abc.Awaitable[_management_pb2.GetTaskLogsResponse]]:
+        """What the attempts of a task printed and logged (read from an execution replica). NOT_FOUND when no row is there."""
 
     @_abc_1.abstractmethod
     def ListTasks(

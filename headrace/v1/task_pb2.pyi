@@ -606,6 +606,35 @@ class TaskErrorKind(_message.Message):
 Global___TaskErrorKind: _TypeAlias = TaskErrorKind  # noqa: Y015
 
 @_typing.final
+class AttemptLog(_message.Message):
+    """The end of what an attempt printed and logged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    LOG_FIELD_NUMBER: _builtins.int
+    STORED_AT_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    log: _builtins.str
+    """At most 64 KiB."""
+    @_builtins.property
+    def stored_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        attempt: _builtins.int = ...,
+        log: _builtins.str = ...,
+        stored_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stored_at", b"stored_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "log", b"log", "stored_at", b"stored_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttemptLog: _TypeAlias = AttemptLog  # noqa: Y015
+
+@_typing.final
 class Report(_message.Message):
     """What a replica says of an attempt that ended. Kept, and repeated on any open stream, until it has a verdict."""
 

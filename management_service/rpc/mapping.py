@@ -74,6 +74,7 @@ def catalog_entry(row: CatalogRow) -> management_pb2.CatalogEntry:
         max_attempts=row.max_attempts,
         version=row.version,
     )
+    task_type.MergeFromString(row.details)
     return management_pb2.CatalogEntry(task_type=task_type, replicas=row.replicas)
 
 

@@ -8,7 +8,7 @@ import psycopg
 import structlog
 
 from headrace.v1 import management_pb2 as pb
-from headrace.v1.execution_pb2 import AttemptKey, GetResultsRequest, RemoveResultsRequest
+from headrace.v1.execution_pb2 import AttemptKey, GetLogsRequest, GetResultsRequest, RemoveResultsRequest
 from headrace.v1.management_pb2_grpc import ManagementServiceServicer
 from headrace.v1.task_pb2 import TASK_STATUS_UNSPECIFIED, Task
 from management_service.domain.statuses import TaskStatus
@@ -67,6 +67,13 @@ class ManagementServicer(ManagementServiceServicer):
         row = await self._lifecycle.get(request.task_id)
         task = task_to_proto(row) if request.without_result else await self._with_result(row)
         return pb.GetTaskResponse(task=task)
+
+    async def GetTaskLogs(self, request: pb.GetTaskLogsRequest, context: Context) -> pb.GetTaskLogsResponse:
+        row = await self._lifecycle.get(request.task_id)
+        response = await self._execution.call(
+            lambda stub: stub.GetLogs, GetLogsRequest(task_id=row.task_id), timeout=_RESULT_SECONDS
+        )
+        return pb.GetTaskLogsResponse(logs=response.logs)
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:
         check_page(request)

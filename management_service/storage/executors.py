@@ -68,7 +68,7 @@ class ExecutorRepository:
         return executors, managers
 
 
-def _type_columns(task_types: Sequence[TaskType]) -> dict[str, list[str] | list[int]]:
+def _type_columns(task_types: Sequence[TaskType]) -> dict[str, list[str] | list[int] | list[bytes]]:
     return {
         "names": [task_type.name for task_type in task_types],
         "pools": [task_type.pool for task_type in task_types],
@@ -78,4 +78,7 @@ def _type_columns(task_types: Sequence[TaskType]) -> dict[str, list[str] | list[
         "timeouts": [task_type.timeout_ms for task_type in task_types],
         "max_attempts": [task_type.max_attempts for task_type in task_types],
         "versions": [task_type.version for task_type in task_types],
+        "details": [
+            TaskType(limits=task_type.limits, errors=task_type.errors).SerializeToString() for task_type in task_types
+        ],
     }

@@ -47,21 +47,24 @@ DELETE FROM executors e
    AND NOT EXISTS (SELECT FROM tasks t WHERE t.status = 'processing' AND t.session_id = e.session_id);
 
 -- name: save_task_types
-INSERT INTO task_types (name, pool, description, data_schema, result_schema, timeout_ms, max_attempts, version)
+INSERT INTO task_types (name, pool, description, data_schema, result_schema, timeout_ms, max_attempts, version,
+                        details)
 SELECT * FROM unnest(
     %(names)s::text[], %(pools)s::text[], %(descriptions)s::text[], %(data_schemas)s::text[],
-    %(result_schemas)s::text[], %(timeouts)s::bigint[], %(max_attempts)s::int2[], %(versions)s::text[]
-) AS n (name, pool, description, data_schema, result_schema, timeout_ms, max_attempts, version)
+    %(result_schemas)s::text[], %(timeouts)s::bigint[], %(max_attempts)s::int2[], %(versions)s::text[],
+    %(details)s::bytea[]
+) AS n (name, pool, description, data_schema, result_schema, timeout_ms, max_attempts, version, details)
  ORDER BY name
 ON CONFLICT (name) DO UPDATE
    SET pool = excluded.pool, description = excluded.description, data_schema = excluded.data_schema,
        result_schema = excluded.result_schema, timeout_ms = excluded.timeout_ms,
-       max_attempts = excluded.max_attempts, version = excluded.version, updated_at = now()
+       max_attempts = excluded.max_attempts, version = excluded.version, details = excluded.details, updated_at = now()
  WHERE task_types.version <> excluded.version;
 
 -- name: list_task_types
 -- The catalog with the names of the live replicas that serve each type.
 SELECT t.name, t.pool, t.description, t.data_schema, t.result_schema, t.timeout_ms, t.max_attempts, t.version,
+       t.details,
        array(SELECT DISTINCT e.replica FROM executors e
               WHERE e.ended_at IS NULL AND t.name = ANY(e.types) ORDER BY e.replica)
   FROM task_types t ORDER BY t.name;

@@ -136,4 +136,5 @@ class CatalogRow(NamedTuple):
     timeout_ms: int
     max_attempts: int
     version: str
+    details: bytes
     replicas: list[str]

@@ -11,10 +11,12 @@ from pathlib import Path
 import httpx
 import psutil
 import psycopg
+import pytest
 
 from headrace.local.cluster import LocalCluster
 from headrace.local.cluster_file import ProcessEntry
 from headrace.local.consul import RegistryServer
+from headrace.local.errors import LocalClusterError
 from headrace.local.postgres import PostgresServer
 from headrace.local.services import Stores
 from tests.conftest import PROBE_TASKS, ClusterFactory
@@ -181,6 +183,17 @@ async def test_servers_that_exist_are_used(
         await cluster.stop()
     finally:
         running_consul.stop()
+
+
+async def test_task_modules_that_cannot_be_used_end_the_start_at_once(cluster_factory: ClusterFactory) -> None:
+    before = await cluster_factory(managers=1, executors=1, workers=1)
+    await before.stop()
+    broken = LocalCluster(before.data_dir, role_env={"execution": {"HEADRACE_TASK_MODULES": "no_such_tasks"}})
+    began = time.monotonic()
+    with pytest.raises(LocalClusterError, match="the task module 'no_such_tasks' cannot be imported: ModuleNotFound"):
+        await broken.start()
+    assert time.monotonic() - began < STOP_SECONDS
+    await broken.stop()
 
 
 async def test_a_killed_cluster_can_be_started_again_at_once(cluster_factory: ClusterFactory) -> None:

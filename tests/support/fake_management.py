@@ -11,7 +11,7 @@ import msgspec
 
 from headrace.v1 import management_pb2 as pb
 from headrace.v1.management_pb2_grpc import ManagementServiceServicer, add_ManagementServiceServicer_to_server
-from headrace.v1.task_pb2 import Submission, Task, TaskStatus, TaskType
+from headrace.v1.task_pb2 import AttemptLog, Submission, Task, TaskStatus, TaskType
 from servicekit.errors import AlreadyExists, Conflict, HeadraceError, NotFound
 from servicekit.grpc_server import GrpcServer
 
@@ -57,6 +57,9 @@ class FakeManagement(ManagementServiceServicer):
         self.calls: Counter[str] = Counter()
         # What a method answers with instead of doing its work, by its name.
         self.failures: dict[str, HeadraceError] = {}
+        self.logs: dict[int, list[AttemptLog]] = {}
+        # The live replicas, which serve every type.
+        self.replicas = ["execution-1"]
         # Methods that wait for their event before they answer, by name.
         self.gates: dict[str, asyncio.Event] = {}
 
@@ -115,6 +118,11 @@ class FakeManagement(ManagementServiceServicer):
         await self._begin("GetTask")
         return pb.GetTaskResponse(task=self._row(request.task_id))
 
+    async def GetTaskLogs(self, request: pb.GetTaskLogsRequest, context: Context) -> pb.GetTaskLogsResponse:
+        await self._begin("GetTaskLogs")
+        self._row(request.task_id)
+        return pb.GetTaskLogsResponse(logs=self.logs.get(request.task_id, ()))
+
     async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:
         await self._begin("ListTasks")
         matching = [
@@ -159,7 +167,7 @@ class FakeManagement(ManagementServiceServicer):
 
     async def ListTaskTypes(self, request: pb.ListTaskTypesRequest, context: Context) -> pb.ListTaskTypesResponse:
         await self._begin("ListTaskTypes")
-        entries = [pb.CatalogEntry(task_type=each, replicas=["execution-1"]) for each in self.types]
+        entries = [pb.CatalogEntry(task_type=each, replicas=self.replicas) for each in self.types]
         return pb.ListTaskTypesResponse(entries=entries)
 
     async def CancelTask(self, request: pb.CancelTaskRequest, context: Context) -> pb.CancelTaskResponse:

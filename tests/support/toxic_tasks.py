@@ -1,14 +1,19 @@
 """Handlers that misbehave: what a worker and its pool must outlive."""
 
 import asyncio
+import io
+import locale
 import os
+import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 from typing import Any, NoReturn
 
-from headrace.tasks import TaskContext, task
+from headrace.tasks import Limits, TaskContext, task
 
 
 class BrokenTextError(Exception):
@@ -131,7 +136,9 @@ def stop_self(data: dict[str, Any]) -> None:
 @task("stop_self_later")
 def stop_self_later(data: dict[str, Any]) -> None:
     """Have the process stopped when the handler has returned."""
-    subprocess.Popen(["/bin/sh", "-c", f"sleep 0.3; kill -STOP {os.getpid()}"])
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGSTOP))
+    timer.daemon = True
+    timer.start()
 
 
 @task("start_child")
@@ -205,6 +212,126 @@ def use_scratch(data: dict[str, Any], context: TaskContext) -> str:
     return str(context.scratch)
 
 
-@task("see_environment")
-def see_environment(data: dict[str, Any]) -> dict[str, Any]:
-    return {"names": sorted(os.environ), "session": os.getsid(0) == os.getpid()}
+@task("see_process")
+def see_process(data: dict[str, Any]) -> dict[str, Any]:
+    """Everything that one attempt might change for the next."""
+    return {
+        "environment": sorted(os.environ),
+        "session": os.getsid(0) == os.getpid(),
+        "pid": os.getpid(),
+        "folder": os.getcwd(),
+        "umask": os.umask(os.umask(0)),
+        "locale": locale.setlocale(locale.LC_ALL),
+        "recursion_limit": sys.getrecursionlimit(),
+        "sigterm": str(signal.getsignal(signal.SIGTERM)),
+        "blocked": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
+        "timer": signal.getitimer(signal.ITIMER_REAL)[0] > 0,
+        "stdout": os.fstat(1).st_ino,
+        "threads": sorted(thread.name for thread in threading.enumerate()),
+        "limits": {
+            name: resource.getrlimit(getattr(resource, name))[0]
+            for name in ("RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_CORE")
+        },
+        "no_new_privileges": "NoNewPrivs:\t1" in Path("/proc/self/status").read_text(),
+    }
+
+
+@task("change_process")
+def change_process(data: dict[str, Any]) -> None:
+    os.chdir("/")
+    os.environ["LEFT_BEHIND"] = "1"
+    del os.environ["PATH"]
+    os.umask(0)
+    locale.setlocale(locale.LC_ALL, "C.UTF-8")
+    sys.setrecursionlimit(500)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    sys.stdout.close()
+    sys.stderr = io.StringIO()
+    null = os.open("/dev/null", os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(2)
+    os.close(null)
+
+
+_DAEMON = """
+import os, time
+if os.fork():
+    os._exit(0)
+os.setsid()
+print(os.getpid(), flush=True)
+os.close(1)
+time.sleep(300)
+"""
+
+
+@task("leave_processes")
+def leave_processes(data: dict[str, Any]) -> list[int]:
+    """Start a child, and a daemon in a session of its own that has lost its parent."""
+    child = subprocess.Popen(["/bin/sleep", "300"])
+    daemon = subprocess.run([sys.executable, "-c", _DAEMON], stdout=subprocess.PIPE, check=True)
+    return [child.pid, int(daemon.stdout)]
+
+
+@task("detach_and_wait", timeout=60)
+def detach_and_wait(data: dict[str, Any], context: TaskContext) -> None:
+    """Start a daemon in a session of its own, say who it is, and never come back."""
+    daemon = subprocess.Popen(["/bin/sleep", "300"], start_new_session=True)
+    context.progress(0.5, str(daemon.pid))
+    time.sleep(60)
+
+
+@task("leave_thread")
+def leave_thread(data: dict[str, Any]) -> int:
+    threading.Thread(target=time.sleep, args=(60,), name="left-over").start()
+    return os.getpid()
+
+
+@task("take_memory", limits=Limits(memory_mib=256))
+def take_memory(data: dict[str, int]) -> int:
+    return len(bytearray(data["mib"] * 1024 * 1024))
+
+
+@task("burn_cpu", limits=Limits(cpu_seconds=1), timeout=60)
+def burn_cpu(data: dict[str, Any]) -> None:
+    while True:
+        pass
+
+
+@task("write_file", limits=Limits(file_mib=1))
+def write_file(data: dict[str, int], context: TaskContext) -> int:
+    return (context.scratch / "file").write_bytes(bytes(data["bytes"]))
+
+
+@task("open_many", limits=Limits(open_files=64))
+def open_many(data: dict[str, int]) -> int:
+    files = [open(os.devnull, "rb") for _ in range(data["files"])]  # noqa: SIM115
+    count = len(files)
+    for file in files:
+        file.close()
+    return count
+
+
+@task("print_lines")
+def print_lines(data: dict[str, list[str]], context: TaskContext) -> None:
+    """Print by Python, by a program that is run, and by the logger."""
+    for line in data["lines"]:
+        print(line)  # noqa: T201
+    subprocess.run(["/bin/echo", "from a program"], check=True)
+    print("no end", end="", file=sys.stderr)  # noqa: T201
+    context.log.warning("logged", answer=42)
+
+
+@task("print_lines_async")
+async def print_lines_async(data: dict[str, list[str]], context: TaskContext) -> None:
+    for line in data["lines"]:
+        print(line)  # noqa: T201
+        await asyncio.sleep(0.01)
+    await asyncio.to_thread(print, "from a thread", end="")
+    context.log.warning("logged", answer=42)
+
+
+@task("print_silently")
+def print_silently(data: dict[str, Any]) -> None:
+    """Print nothing."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,13 @@ MODULES = ("tests.support.probe_tasks", "tests.support.toxic_tasks")
 class Bench:
     """A pool, what it has reported, and short ways to give it work."""
 
-    def __init__(self, scratch: Path, pools: dict[str, PoolSize], modules: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        scratch: Path,
+        pools: dict[str, PoolSize],
+        modules: tuple[str, ...],
+        environment: Mapping[str, str] | None,
+    ) -> None:
         self.lease = LeasePage.create()
         self.renewing = True
         self.finished: dict[tuple[int, int], Finished] = {}
@@ -33,6 +39,7 @@ class Bench:
             scratch_dir=scratch,
             on_finished=self._on_finished,
             on_progress=self.progress.extend,
+            environment=environment,
         )
 
     def _on_finished(self, items: list[Finished]) -> None:
@@ -88,9 +95,12 @@ def attempt(
 
 @contextlib.asynccontextmanager
 async def running_bench(
-    scratch: Path, pools: dict[str, PoolSize], modules: tuple[str, ...] = MODULES
+    scratch: Path,
+    pools: dict[str, PoolSize],
+    modules: tuple[str, ...] = MODULES,
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Bench]:
-    bench = Bench(scratch, pools, modules)
+    bench = Bench(scratch, pools, modules, environment)
     bench.lease.write(SESSION, boottime())
     renewal = asyncio.create_task(bench.renew())
     try:

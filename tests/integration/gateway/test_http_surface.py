@@ -124,6 +124,7 @@ async def test_the_description_covers_every_route_with_examples(running: Running
         ("post", "/api/tasks/batch"),
         ("get", "/api/tasks/{task_id}"),
         ("delete", "/api/tasks/{task_id}"),
+        ("get", "/api/tasks/{task_id}/logs"),
         ("post", "/api/tasks/{task_id}/retry"),
         ("get", "/api/task-types"),
         ("get", "/api/task-types/{name}"),
@@ -133,7 +134,8 @@ async def test_the_description_covers_every_route_with_examples(running: Running
         ("get", "/metrics"),
     }
     submit = document["paths"]["/api/tasks"]["post"]
-    assert submit["requestBody"]["content"]["application/json"]["schema"]["example"]["type"] == "word_count"
+    body = submit["requestBody"]["content"]["application/json"]
+    assert body["schema"]["discriminator"]["mapping"]["word_count"] == "#/components/schemas/word_count"
     assert submit["responses"]["201"]["content"]["application/json"]["schema"]["example"] == {"task_id": 1_000_001}
     assert "422" not in submit["responses"]
     assert "application/problem+json" in submit["responses"]["4XX"]["content"]

@@ -1,6 +1,7 @@
 """How a service starts, stops and fails, in a process of its own."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -84,7 +85,7 @@ async def main(stop): load_settings(Settings)
     assert (event["event"], event["level"]) == ("service_failed", "critical")
     assert event["reason"] == "HEADRACE_NEVER_SET_DSN: Field required"
     assert "exception" not in event
-    assert process.returncode == 1
+    assert process.returncode == os.EX_CONFIG
 
 
 def test_an_unexpected_error_comes_with_its_traceback() -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -184,14 +183,6 @@ async def test_a_scratch_directory_belongs_to_one_attempt_and_is_removed(bench: 
     assert _leftovers(tmp_path) == []
     await bench.run(attempt(2, "use_scratch", {"die": True}))
     await wait_until(lambda: _leftovers(tmp_path) == [])
-
-
-async def test_handlers_see_nothing_of_the_services_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEADRACE_RESULTS_DSN", "postgresql://secret")
-    async with running_bench(tmp_path, {"cpu": PoolSize(1)}) as bench:
-        seen: dict[str, Any] = json.loads((await bench.run(attempt(1, "see_environment"))).result or b"")
-    assert not [name for name in seen["names"] if name.startswith("HEADRACE_")]
-    assert seen["session"]
 
 
 async def test_workers_are_added_and_removed(bench: Bench) -> None:

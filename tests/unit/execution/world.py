@@ -12,7 +12,7 @@ from execution_service.updates import UpdateFeed
 from execution_service.workers.lease_page import LeasePage
 from execution_service.workers.outcomes import Attempt
 from headrace.v1 import execution_pb2, task_pb2
-from result_store.model import Copied, CopyRequest, NewResult
+from result_store.model import Copied, CopyRequest, NewLog, NewResult
 from servicekit.errors import Unavailable
 
 
@@ -70,6 +70,10 @@ class MemoryResults:
         self.away = False
         self.refused_tasks: set[int] = set()
         self.batches: list[int] = []
+        self.logs: list[NewLog] = []
+
+    async def insert_logs(self, logs: Sequence[NewLog], /) -> None:
+        self.logs.extend(logs)
 
     async def insert(self, results: Sequence[NewResult], /) -> None:
         self._answer()

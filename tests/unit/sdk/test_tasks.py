@@ -18,6 +18,7 @@ from headrace.tasks import (
     DuplicateTaskTypeError,
     PermanentError,
     TaskContext,
+    TaskModuleError,
     TaskRegistry,
     UnstorableResultError,
     definition_of,
@@ -190,6 +191,63 @@ def test_two_functions_may_not_claim_one_type() -> None:
     registry.add(definition_of(order))
     with pytest.raises(DuplicateTaskTypeError, match="order"):
         registry.add(definition_of(task("order")(lambda data: data)))
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (
+            "import no_such_library",
+            r"ModuleNotFoundError: No module named 'no_such_library' \(.*own_tasks\.py, line 1\)",
+        ),
+        ("def broken(:", r"SyntaxError: invalid syntax \(own_tasks\.py, line 1\)"),
+        ("raise SystemExit(3)", r"SystemExit: 3 \("),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, reason: str
+) -> None:
+    (tmp_path / "own_tasks.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TaskModuleError, match=rf"'own_tasks' cannot be imported: {reason}"):
+        load_registry(["own_tasks"])
+    with pytest.raises(TaskModuleError, match="'no_such_tasks' cannot be imported: ModuleNotFoundError"):
+        load_registry(["no_such_tasks"])
+
+
+def test_a_module_without_handlers_is_a_mistake() -> None:
+    with pytest.raises(TaskModuleError, match="'m3' holds no function"):
+        load_registry([_module("m3", plain=len)])
+
+
+def test_objects_that_answer_for_others_are_left_alone() -> None:
+    class Proxy:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(name)
+
+    assert load_registry([_module("m4", proxy=Proxy(), order=order)]).get("order") is not None
+
+
+class NoModel:
+    pass
+
+
+def no_model(data: NoModel) -> int:
+    return 1
+
+
+def a_list(data: list[int]) -> int:
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("handler", "said"), [(no_model, "cannot be described as JSON Schema"), (a_list, "takes data of type array")]
+)
+def test_a_type_that_clients_could_not_use_is_found(handler: Any, said: str) -> None:
+    registry = load_registry([_module("m5", handler=task("unusable")(handler))])
+    with pytest.raises(TaskModuleError, match=f"'unusable' .*{handler.__name__}.* {said}"):
+        registry.check()
+    load_registry([_module("m6", order=order, fetch=fetch, anything=anything)]).check()
 
 
 def test_importing_the_package_alone_is_cheap() -> None:

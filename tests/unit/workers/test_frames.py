@@ -26,7 +26,7 @@ _ERROR = AttemptError("handler_error", "text", "ValueError")
 _FINISHED = Finished(1, 2, Outcome.FAILED, None, _ERROR, True, "w", 1.5, 2.5)
 _MESSAGES: list[Ready | Outcomes | ProgressReport] = [
     Ready(7),
-    Outcomes([_FINISHED, _FINISHED], [TypeTime("noop", 2, 0.5)]),
+    Outcomes([_FINISHED, _FINISHED], [TypeTime("noop", 2, 0.5)], [4]),
     ProgressReport([ProgressItem(1, 2, "noop", 1, 0.5, "half", 3.5)]),
 ]
 

@@ -90,7 +90,7 @@ def test_no_progress_follows_the_outcome(pair: Pair) -> None:
 def test_log_lines_are_bounded_and_the_rest_is_counted(pair: Pair) -> None:
     lines = dropped = 0
     for number in range(5000):
-        pair.outbox.log("info", "event", {"number": number, "odd": object()})
+        pair.outbox.log((1, 1), "info", "event", {"number": number, "odd": object()})
     while lines + dropped < 5000:
         message = pair.next()
         assert isinstance(message, LogReport)

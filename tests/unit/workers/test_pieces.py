@@ -10,7 +10,9 @@ from execution_service.workers.failures import clean_text, exception_name, expla
 from execution_service.workers.frames import LogLine, LogReport, TypeTime
 from execution_service.workers.handler_log import HandlerLog
 from execution_service.workers.outcomes import Outcome
-from execution_service.workers.output import LINE_BYTES_MAX, LINES_PER_SECOND, RateLimit, WorkerOutput
+from execution_service.workers.output import LINE_BYTES_MAX, LINES_PER_SECOND, WorkerOutput
+from execution_service.workers.rate_limit import RateLimit
+from execution_service.workers.slots_page import SlotsPage
 from headrace.tasks import PermanentError, UnstorableResultError
 from headrace.v1 import task_pb2
 
@@ -59,7 +61,7 @@ def test_a_rate_limit_counts_what_it_drops() -> None:
 
 def test_output_is_logged_by_lines_within_limits() -> None:
     read_fd, write_fd = os.pipe()
-    output = WorkerOutput("w1", read_fd)
+    output = WorkerOutput("w1", read_fd, page=SlotsPage.create(1), secret="s")
     with capture_logs() as logs:
         os.write(write_fd, b"one\ntwo\r\nhal")
         assert output.read()
@@ -80,13 +82,14 @@ def test_output_is_logged_by_lines_within_limits() -> None:
 def test_what_handlers_log_keeps_its_level_and_fields() -> None:
     handler_log = HandlerLog()
     lines = [
-        LogLine("warning", "tight", '{"left": 3, "event": "forged", "worker": "forged"}'),
-        LogLine("__class__", "odd", "no json"),
+        LogLine(7, 1, 0.0, "warning", "tight", '{"left": 3, "event": "forged", "worker": "forged"}'),
+        LogLine(7, 1, 0.0, "__class__", "odd", "no json"),
     ]
     with capture_logs() as logs:
         handler_log.write("w1", LogReport(lines, 4))
         handler_log.write("w1", LogReport(lines * 200, 0))
     first, second = logs[:2]
-    assert first == {"event": "tight", "log_level": "warning", "worker": "w1", "left": 3, "lines_dropped_before": 4}
-    assert second == {"event": "odd", "log_level": "info", "worker": "w1", "fields": "no json"}
+    names = {"worker": "w1", "task_id": 7, "attempt": 1}
+    assert first == {"event": "tight", "log_level": "warning", **names, "left": 3, "lines_dropped_before": 4}
+    assert second == {"event": "odd", "log_level": "info", **names, "fields": "no json"}
     assert len(logs) == 100
