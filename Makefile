@@ -42,6 +42,7 @@ check: $(STAMP) ## Lint, types, contract: everything that needs no running serve
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/python tools/generate_protos.py --check
 	$(BIN)/python tools/draw_state_machine.py --check
+	$(BIN)/python tools/write_task_docs.py --check
 
 .PHONY: format
 format: $(STAMP) ## Format code and protos, apply safe lint fixes

@@ -8,7 +8,7 @@ import psycopg
 import structlog
 
 from execution_service.handlers import BUILTIN_MODULES
-from execution_service.handlers.settings import handler_settings
+from execution_service.handlers.settings import HandlerSettings
 from execution_service.replica import Replica
 from execution_service.results import ResultSweeper
 from execution_service.rpc import mapping
@@ -28,7 +28,7 @@ from servicekit.loops import BackgroundLoop
 from servicekit.migrations import migrate
 from servicekit.postgres import Database
 from servicekit.registry import ConsulRegistry, ServiceRegistration
-from servicekit.settings import SettingsError, variable
+from servicekit.settings import SettingsError, load_settings, variable
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -50,7 +50,7 @@ class ExecutionService:
         self._settings = settings
         self._clock = SystemClock()
         # A wrong setting of a built-in type stops the replica now, not its first task.
-        handler_settings()
+        load_settings(HandlerSettings)
         modules = [*BUILTIN_MODULES, *settings.task_modules]
         registry = _load_task_types(modules)
         sizes = _pool_sizes(registry, settings)
@@ -93,7 +93,11 @@ class ExecutionService:
 
     async def start(self) -> None:
         """Serve. Nothing that others provide has to be there yet; demand stays at zero until it is."""
-        await self.workers.start()
+        try:
+            await self.workers.start()
+        except TaskModuleError as error:
+            hint = f"Workers see those variables alone that {variable('task_env')} names."
+            raise SettingsError(f"{variable('task_modules')}: {error} {hint}") from error
         await self._database.open()
         self._schema = asyncio.create_task(self._prepare_schema(), name="result_schema")
         self.replica.outcomes.writer.start()

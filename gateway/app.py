@@ -1,14 +1,12 @@
 """The ASGI application: routes, error answers, and the layer around them."""
 
-from typing import Any
-
 from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gateway import docs, info_routes, live, openapi, task_routes
 from gateway.core import Gateway
-from gateway.openapi_types import with_task_types
+from gateway.openapi_types import Json, with_task_types
 from gateway.problems import EXCEPTION_HANDLERS
 from gateway.shell import RequestShell
 
@@ -29,7 +27,7 @@ def create_app(gateway: Gateway) -> ASGIApp:
     app.state.gateway = gateway
     fixed = app.openapi
 
-    def described() -> dict[str, Any]:
+    def described() -> Json:
         return with_task_types(fixed(), gateway.catalog.describe_all(), openapi.NEW_TASK)
 
     app.openapi = described  # type: ignore[method-assign]

@@ -84,7 +84,7 @@ class ServiceSettings(BaseSettings):
         return init_settings, env_settings, SecretFiles(settings_cls)
 
 
-Settings = TypeVar("Settings", bound=ServiceSettings)
+Settings = TypeVar("Settings", bound=BaseSettings)
 
 
 def load_settings(cls: type[Settings]) -> Settings:

@@ -5,8 +5,8 @@ environment, umask, locale, recursion limit, signals, timers, standard output) a
 cannot be ended: the worker then asks to be replaced.
 
 A look at all of this takes about 10 us. After a handler that took less than a millisecond it is taken only if an audit
-hook (PEP 578) has seen something that would matter. So a handler as short as that can change signals, timers or the
-locale, which no hook reports, and be found out only after a later one.
+hook (PEP 578) has seen something that would matter, or a thread was started. So a handler as short as that can change
+what no hook reports (signals, timers, umask, locale, recursion limit), and be found out only after a later one.
 """
 
 import contextlib
@@ -74,10 +74,6 @@ class Aftermath:
     def clear(self, seconds: float) -> str | None:
         """Clear up after a handler that ran for `seconds`. Return why this process should be replaced, if it should."""
         if seconds < _QUICK_SECONDS and not self._heard and threading.active_count() <= len(self._threads):
-            # What no hook reports and costs next to nothing to see.
-            if sys.getrecursionlimit() != self._recursion_limit:
-                sys.setrecursionlimit(self._recursion_limit)
-            os.umask(self._umask)
             return None
         heard, self._heard = self._heard, set()
         try:

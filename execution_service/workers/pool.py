@@ -6,6 +6,7 @@ ends. `on_finished` and `on_progress` are called from the loop, with everything 
 """
 
 import asyncio
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +31,7 @@ from execution_service.workers.outcomes import Attempt, Finished, Outcome, PoolS
 from execution_service.workers.process import Launch, WorkerProcess
 from execution_service.workers.scratch import PoolScratch
 from execution_service.workers.watch import SCAN_SECONDS, watch_worker
+from headrace.tasks import TaskModuleError
 
 AttemptKey = tuple[int, int]
 
@@ -78,18 +80,29 @@ class WorkerPool:
         self._draining = False
         self._stopped = False
         self._changed = asyncio.Event()
+        # What the first workers said that could not load the task modules.
+        self._unloadable: str | None = None
         self._cleanups: set[asyncio.Task[None]] = set()
         self._scan_handle: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Start the workers; return when they are ready, or after 15 s, since they may also become so later."""
+        """Start the workers; return when they are ready, or after 15 s, since they may also become so later.
+
+        Raises TaskModuleError if one of them cannot load the task modules.
+        """
         self._scratch = await asyncio.to_thread(PoolScratch, self._scratch_dir)
         self._guard = Guard()
         self._launch = Launch(self._modules, self._lease.fd, self._scratch.path, self._environment)
         self._scan()
-        ready = await self._wait_for(lambda: all(w.ready for w in self._all_workers()), _START_SECONDS_MAX)
+        ready = await self._wait_for(self._has_started, _START_SECONDS_MAX)
+        if self._unloadable is not None:
+            await self.stop()
+            raise TaskModuleError(f"in a worker, {self._unloadable}")
         if not ready:
             log.warning("workers_not_ready", waited_seconds=_START_SECONDS_MAX)
+
+    def _has_started(self) -> bool:
+        return self._unloadable is not None or all(worker.ready for worker in self._all_workers())
 
     async def stop(self) -> None:
         """Kill all workers. Attempts that are still held get no outcome; `drain` first to give them one."""
@@ -329,6 +342,8 @@ class WorkerPool:
             killed=death.killed,
             reason=death.reason,
         )
+        if death.exit_code == os.EX_CONFIG and not worker.ready:
+            self._unloadable = death.output
         if self._scratch.has(worker.worker_id):
             cleanup = asyncio.create_task(asyncio.to_thread(self._scratch.remove, worker.worker_id))
             self._cleanups.add(cleanup)

@@ -24,7 +24,7 @@ from execution_service.workers.runner import Desk
 from execution_service.workers.scratch import WorkerScratch
 from execution_service.workers.sequential import run_sequential
 from execution_service.workers.slots_page import SlotsPage
-from headrace.tasks import load_registry
+from headrace.tasks import TaskModuleError, TaskRegistry, load_registry
 
 
 class WorkerConfig(msgspec.Struct, frozen=True):
@@ -48,12 +48,13 @@ def main(argument: str) -> None:
     sys.stdout, sys.stderr = open_stream(1), open_stream(2)
     for fd in (config.socket_fd, config.lease_fd, config.page_fd):
         os.set_inheritable(fd, False)  # nothing that a handler starts may hold them
+    registry = _load_task_types(config.modules)
     connection = socket.socket(fileno=config.socket_fd)
     outbox = Outbox(connection, on_gone=end_process_group)
     desk = Desk(
         worker_id=config.worker_id,
         secret=config.secret,
-        registry=load_registry(config.modules),
+        registry=registry,
         connection=connection,
         outbox=outbox,
         log_bridge=LogBridge(outbox),
@@ -84,6 +85,15 @@ def _run_concurrent(desk: Desk, slots: int) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())
+
+
+def _load_task_types(modules: list[str]) -> TaskRegistry:
+    """Load them; what the replica could load, a worker may fail to, since it sees less of the environment."""
+    try:
+        return load_registry(modules)
+    except TaskModuleError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(os.EX_CONFIG)
 
 
 def _confine(parent_pid: int) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.demo.checks import is_plausible, require
+from headrace.demo.checks.requirements import require
+from headrace.demo.checks.texts import is_plausible
 from headrace.demo.client import DemoClient
 from headrace.demo.display import Display
 from headrace.demo.inputs import mill_text, paragraphs

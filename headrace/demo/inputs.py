@@ -12,6 +12,14 @@ SEED = 1776
 NUMBERS = 10_000
 OUTLIERS = 25
 PICTURE_SIZE = (1600, 1200)
+KINDS = ("rye", "wheat", "spelt")
+# With the label that each entry should get.
+GUEST_BOOK = {
+    "The bread from this flour is wonderful, thank you!": "positive",
+    "We waited an hour in the rain and nobody apologised, it was terrible.": "negative",
+    "The mill stands beside the river.": "neutral",
+    "The children loved the wheel.": "positive",
+}
 
 
 def mill_text() -> str:
@@ -39,6 +47,13 @@ def flour_weights() -> list[float]:
     weights = [round(weight, 3) for weight in (*small, *large, *wrong)]
     chance.shuffle(weights)
     return weights
+
+
+def ledger(weights: Sequence[float]) -> str:
+    """A CSV file with a row for each sack, and one line that somebody forgot to finish."""
+    rows = [f"{number},{KINDS[number % len(KINDS)]},{weight}" for number, weight in enumerate(weights, 1)]
+    rows.insert(len(rows) // 2, "unfinished")
+    return "\n".join(["sack,flour,kg", *rows, ""])
 
 
 def demo_folder() -> Sequence[tuple[str, str]]:

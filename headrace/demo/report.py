@@ -11,6 +11,16 @@ from headrace.demo.cases import Case
 from headrace.demo.journey import SEEN, STAGES, Journey
 
 
+_NARROW = {
+    "accepted": "accep-\nted",
+    "dispatched": "dis-\npat-\nched",
+    "started": "star-\nted",
+    "executed": "execu-\nted",
+    "stored": "sto-\nred",
+    "result stored": "re-\nsult\nsto-\nred",
+}
+
+
 def show_results(console: Console, results: Sequence[tuple[Case, int, Sequence[str]]]) -> None:
     for case, task_id, findings in results:
         console.print(f"\n[bold]{case.type}[/bold], task {task_id}: {case.about}", highlight=False)
@@ -29,17 +39,24 @@ def show_burst(console: Console, burst: Burst) -> None:
 
 
 def journey_table(journeys: Sequence[tuple[str, Journey]]) -> Table:
-    """One row per stage, one column per task, in milliseconds; narrow enough for 80 characters."""
-    table = Table(title="Where the time went, in ms", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("until it was")
-    for name, _ in journeys:
-        table.add_column(name, justify="right", no_wrap=True)
-    for stage in (*STAGES, SEEN):
-        table.add_row(stage, *(_milliseconds(journey.stages[stage]) for _, journey in journeys))
-    table.add_section()
-    table.add_row("in all", *(_milliseconds(journey.total) for _, journey in journeys))
+    """One row per task, one column per stage, in milliseconds; narrow enough for 80 characters."""
+    table = Table(
+        title="Where the time went, in ms",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
+    table.add_column("until it was", no_wrap=True)
+    for stage in (*STAGES, SEEN, "in all"):
+        table.add_column(_NARROW.get(stage, stage), justify="right")
+    for name, journey in journeys:
+        stages = (_milliseconds(journey.stages[stage]) for stage in (*STAGES, SEEN))
+        table.add_row(name, *stages, _milliseconds(journey.total))
     return table
 
 
 def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:,.1f}"
+    milliseconds = seconds * 1000
+    return f"{milliseconds:,.1f}" if milliseconds < 100 else f"{milliseconds:,.0f}"

@@ -10,12 +10,14 @@ from typing import Any
 
 from rich.console import Console
 
+from execution_service.handlers.settings import handler_settings
 from headrace.demo.burst import Burst, run_burst
 from headrace.demo.cases import Case, check, demo_cases
 from headrace.demo.client import DemoClient
 from headrace.demo.display import Display, open_display
 from headrace.demo.errors import DemoError
 from headrace.demo.journey import Journey, journey
+from headrace.demo.public_apis import api_environment, are_reachable
 from headrace.demo.report import journey_table, show_burst, show_results
 from headrace.local.cluster import LocalCluster
 
@@ -45,8 +47,17 @@ async def run_demo(folder: Path, *, port: int, console: Console) -> None:
     outputs = folder / "outputs"
     outputs.mkdir(parents=True, exist_ok=True)
     cases = demo_cases(outputs)
-    console.print("Starting PostgreSQL, Redis, a registry, a gateway, two managers and two executors ...")
-    cluster = LocalCluster(folder / "cluster", port=port, managers=MANAGERS, executors=EXECUTORS)
+    urls = handler_settings().api_urls
+    with api_environment(console, urls, reachable=await are_reachable(urls)) as environment:
+        console.print("Starting PostgreSQL, Redis, a registry, a gateway, two managers and two executors ...")
+        cluster = LocalCluster(
+            folder / "cluster", port=port, managers=MANAGERS, executors=EXECUTORS, role_env={"execution": environment}
+        )
+        await _run_on(cluster, cases, console, began=began)
+    console.print(f"All stopped. The demo took {time.monotonic() - began:.1f} s.")
+
+
+async def _run_on(cluster: LocalCluster, cases: Sequence[Case], console: Console, *, began: float) -> None:
     async with cluster, DemoClient(cluster.gateway_url) as client:
         try:
             async with asyncio.timeout(TASKS_SECONDS):
@@ -59,7 +70,6 @@ async def run_demo(folder: Path, *, port: int, console: Console) -> None:
         show_burst(console, burst)
         console.print(journey_table([(each.case.type, each.journey) for each in done]))
         console.print("\nStopping everything ...")
-    console.print(f"All stopped. The demo took {time.monotonic() - began:.1f} s.")
 
 
 async def _wait_until_complete(client: DemoClient, wanted: set[str]) -> None:

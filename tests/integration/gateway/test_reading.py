@@ -3,7 +3,7 @@ import asyncio
 import pytest
 import redis.asyncio
 
-from headrace.v1.task_pb2 import Submission, Task, TaskStatus
+from headrace.v1.task_pb2 import AttemptLog, Submission, Task, TaskStatus
 from servicekit import redis_keys
 from servicekit.errors import Unavailable
 from tests.support.fake_management import FakeManagement
@@ -134,3 +134,28 @@ async def test_management_that_is_away_is_503(running: RunningGateway, managemen
         response = await running.client.get(path)
         assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
         assert "retry-after" in response.headers
+
+
+async def test_logs_are_those_that_management_gives(running: RunningGateway, management: FakeManagement) -> None:
+    stored(management)
+    management.logs[7] = [AttemptLog(attempt=1, log="one\n"), AttemptLog(attempt=2, log="zwei\n")]
+    response = await running.client.get("/api/tasks/7/logs")
+    assert [(log["attempt"], log["log"]) for log in response.json()] == [(1, "one\n"), (2, "zwei\n")]
+    assert (await running.client.get("/api/tasks/8/logs")).status_code == 404
+    assert (await running.client.get("/api/tasks/x/logs")).status_code == 422
+    assert (await running.client.get("/api/tasks/7/logs?tail=1")).status_code == 422
+
+
+async def test_an_accepted_task_has_no_logs_yet(running: RunningGateway, store: redis.asyncio.Redis) -> None:
+    await mark(store, 5, 5)
+    assert (await running.client.get("/api/tasks/5/logs")).json() == []
+
+
+async def test_a_waiting_task_without_a_replica_says_so(running: RunningGateway, management: FakeManagement) -> None:
+    management.store(Submission(task_id=7, type="noop", data=b"{}", pool="io"))
+    assert (await running.client.get("/api/tasks/7")).json()["notice"] is None
+    management.replicas = []
+    await running.gateway.catalog.refresh()
+    assert "No live replica" in (await running.client.get("/api/tasks/7")).json()["notice"]
+    management.move(7, COMPLETED, result=b"1")
+    assert (await running.client.get("/api/tasks/7")).json()["notice"] is None

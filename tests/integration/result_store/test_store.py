@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from result_store.model import Copied, CopyRequest, NewResult, ResultKey
+from result_store.model import Copied, CopyRequest, NewLog, NewResult, ResultKey
 from result_store.store import ResultStore
 from servicekit.migrations import migrate
 from servicekit.postgres import Database
@@ -107,3 +107,27 @@ async def test_a_sweep_waits_for_nobody(store: ResultStore, postgres_dsn: str) -
         await conn.execute("SELECT 1 FROM results WHERE task_id = 1 FOR UPDATE")
         assert await store.sweep(timedelta(seconds=-1), 10) == 1
     assert await contents(store, (1, 1), (2, 1)) == {(1, 1): b""}
+
+
+async def test_logs_of_a_task_come_in_the_order_of_its_attempts(store: ResultStore) -> None:
+    await store.insert_logs([NewLog(7, 2, "second"), NewLog(7, 1, "first"), NewLog(8, 1, "another")])
+    await store.insert_logs([NewLog(7, 1, "reported again")])
+
+    logs = await store.get_logs(7)
+
+    assert [(log.attempt, log.log) for log in logs] == [(1, "first"), (2, "second")]
+    assert await store.get_logs(9) == []
+
+
+async def test_of_many_attempts_the_newest_logs_are_given(store: ResultStore) -> None:
+    await store.insert_logs([NewLog(7, attempt, str(attempt)) for attempt in range(1, 31)])
+    assert [log.attempt for log in await store.get_logs(7)] == list(range(11, 31))
+
+
+async def test_logs_go_with_their_task_and_by_age(store: ResultStore) -> None:
+    await store.insert_logs([NewLog(7, 1, "gone"), NewLog(8, 1, "stays")])
+    await store.remove([7])
+    assert (await store.get_logs(7), len(await store.get_logs(8))) == ([], 1)
+    assert await store.sweep(timedelta(hours=1), 10) == 0
+    assert await store.sweep(timedelta(seconds=-60), 10) == 1
+    assert await store.get_logs(8) == []

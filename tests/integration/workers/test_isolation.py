@@ -12,6 +12,7 @@ import pytest
 
 from execution_service.workers.environment import worker_environment
 from execution_service.workers.outcomes import Finished, Outcome, PoolSize
+from headrace.tasks import TaskModuleError
 from tests.support.waiting import wait_until
 from tests.support.worker_bench import Bench, attempt, running_bench
 
@@ -179,3 +180,22 @@ async def test_a_worker_deaf_to_sigterm_is_killed_t68(bench: Bench) -> None:
     finished = await bench.outcome(1, timeout=5)
     assert finished.outcome is Outcome.CANCELLED
     await wait_until(lambda: not psutil.pid_exists(pid))
+
+
+async def test_modules_that_only_the_replica_can_load_are_told_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needs_key_tasks.py").write_text(
+        "import os\nfrom headrace import task\nKEY = os.environ['NEEDED_KEY']\n\n"
+        "@task('keyed')\ndef keyed(data: dict[str, str]) -> str:\n    return KEY\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("NEEDED_KEY", "here alone")
+    with pytest.raises(TaskModuleError, match=r"in a worker, the task module 'needs_key_tasks' cannot.*NEEDED_KEY"):
+        async with running_bench(tmp_path / "scratch", {"cpu": PoolSize(2)}, ("needs_key_tasks",)):
+            pass
+    environment = worker_environment(["NEEDED_KEY"])
+    async with running_bench(
+        tmp_path / "scratch", {"cpu": PoolSize(1)}, ("needs_key_tasks",), environment=environment
+    ) as bench:
+        assert (await bench.run(attempt(1, "keyed"))).outcome is Outcome.COMPLETED

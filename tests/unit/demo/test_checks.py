@@ -1,5 +1,8 @@
 """The demo accepts what the handlers return, and refuses anything else."""
 
+import asyncio
+import base64
+import io
 import json
 from collections.abc import Callable
 from functools import partial
@@ -7,14 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from execution_service.handlers import BUILTIN_MODULES
 from headrace.demo.cases import Case, check, demo_cases
-from headrace.demo.checks import histogram_lines, is_plausible
+from headrace.demo.checks.numbers import histogram_lines
+from headrace.demo.checks.texts import is_plausible
 from headrace.demo.errors import DemoError
 from headrace.tasks import TaskContext, load_registry
 
 Change = Callable[[dict[str, Any]], object]
+
+
+def _blue(image: str) -> str:
+    """The picture with its red and blue exchanged."""
+    with Image.open(io.BytesIO(base64.b64decode(image))) as opened:
+        red, green, blue = opened.convert("RGB").split()
+    content = io.BytesIO()
+    Image.merge("RGB", (blue, green, red)).save(content, "JPEG")
+    return base64.b64encode(content.getvalue()).decode()
+
 
 # One way in which each result can be wrong.
 WRONG: list[tuple[str, Change]] = [
@@ -33,6 +48,20 @@ WRONG: list[tuple[str, Change]] = [
     ("simulate_backup", lambda result: result["files"].pop()),
     ("simulate_backup", lambda result: result["files"][0].update(sha256="0" * 64)),
     ("simulate_backup", lambda result: result.update(total_bytes=1)),
+    ("large_file_processing", lambda result: result.update(rows=9_999)),
+    ("large_file_processing", lambda result: result.update(error_count=0)),
+    ("large_file_processing", lambda result: result["columns"][2]["numbers"].update(mean=0.0)),
+    ("sentiment_analysis", lambda result: result["sentences"][0].update(label="negative")),
+    ("sentiment_analysis", lambda result: result.update(compound=1.5)),
+    ("text_summarization", lambda result: result["sentences"].pop()),
+    ("text_summarization", lambda result: result["sentences"].reverse()),
+    ("text_summarization", lambda result: result["sentences"][0].update(text="Not of the text.")),
+    ("find_patterns", lambda result: result["text"]["patterns"][0]["matches"].pop()),
+    ("apply_filter", lambda result: result.update(image=_blue(result["image"]))),
+    ("weather_data", lambda result: result["daily"].pop()),
+    ("weather_data", lambda result: result["place"].update(name="Elsewhere")),
+    ("currency_conversion", lambda result: result["conversions"][0].update(amount="1.00")),
+    ("currency_conversion", lambda result: result["conversions"].pop()),
 ]
 
 
@@ -52,11 +81,13 @@ def results(cases: dict[str, Case], tmp_path_factory: pytest.TempPathFactory) ->
             data["step_delay"] = 0
         context = TaskContext(open_scratch=partial(Path, scratch))
         result = definition.run(definition.decode(json.dumps(data).encode()), context)
+        if definition.is_async:
+            result = asyncio.run(result)
         found[definition.name] = definition.encode(result).decode()
     return found
 
 
-@pytest.mark.parametrize("name", ["word_count", "image_resize", "calculate_statistics", "simulate_backup"])
+@pytest.mark.parametrize("name", sorted({name for name, _ in WRONG}))
 def test_right_results_are_put_into_words(name: str, cases: dict[str, Case], results: dict[str, str]) -> None:
     findings = check(cases[name], json.loads(results[name]))
     assert findings

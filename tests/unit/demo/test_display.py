@@ -5,9 +5,11 @@ import io
 import pytest
 from rich.console import Console
 
+from execution_service.handlers import BUILTIN_MODULES
 from headrace.demo.display import open_display
 from headrace.demo.journey import SEEN, STAGES, Journey
 from headrace.demo.report import journey_table
+from headrace.tasks import load_registry
 
 
 def test_elsewhere_every_step_is_a_line_once() -> None:
@@ -40,10 +42,10 @@ def test_a_terminal_gets_one_bar_per_task(status: str) -> None:
 
 def test_the_table_of_times_fits_a_terminal_of_80_characters() -> None:
     long_way = Journey(stages=dict.fromkeys((*STAGES, SEEN), 3.2831), total=22.9817)
-    names = ("simulate_backup", "word_count", "image_resize", "calculate_statistics")
+    names = [definition.name for definition in load_registry(BUILTIN_MODULES).definitions]
     target = io.StringIO()
     Console(file=target, width=80).print(journey_table([(name, long_way) for name in names]))
-    lines = target.getvalue().splitlines()
-    assert any(line.split() == ["until", "it", "was", *names] for line in lines)
-    assert sum(line.split()[-4:] == ["3,283.1"] * 4 for line in lines) == len(STAGES) + 1
-    assert any(line.split() == ["in", "all", *["22,981.7"] * 4] for line in lines)
+    rows = {words[0]: words[1:] for line in target.getvalue().splitlines() if (words := line.split())}
+    for name in names:
+        assert rows[name] == [*["3,283"] * (len(STAGES) + 1), "22,982"]
+    assert not any("…" in line for line in target.getvalue().splitlines())

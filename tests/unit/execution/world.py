@@ -73,6 +73,7 @@ class MemoryResults:
         self.logs: list[NewLog] = []
 
     async def insert_logs(self, logs: Sequence[NewLog], /) -> None:
+        self._answer()
         self.logs.extend(logs)
 
     async def insert(self, results: Sequence[NewResult], /) -> None:
