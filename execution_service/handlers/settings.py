@@ -6,25 +6,34 @@ Of the service's environment, a worker is given these variables alone, and those
 import functools
 from pathlib import Path
 
-from pydantic import AnyHttpUrl, Field
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class HandlerSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="HEADRACE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_", frozen=True, env_ignore_empty=True)
 
-    # Open-Meteo's forecasts, and its search for places by name.
-    weather_url: AnyHttpUrl = AnyHttpUrl("https://api.open-meteo.com/v1/forecast")
-    geocoding_url: AnyHttpUrl = AnyHttpUrl("https://geocoding-api.open-meteo.com/v1/search")
-    # Frankfurter's rates of exchange.
-    currency_url: AnyHttpUrl = AnyHttpUrl("https://api.frankfurter.dev/v1")
+    # Open-Meteo's forecasts, and its search for places by name. Texts, not URL types: those would repair what is wrong,
+    # and it is the client of the handlers that judges these, as they are. A query, such as a key, is kept.
+    weather_url: str = "https://api.open-meteo.com/v1/forecast"
+    geocoding_url: str = "https://geocoding-api.open-meteo.com/v1/search"
+    # Frankfurter's rates of exchange; `/latest` or `/DATE` follows.
+    currency_url: str = "https://api.frankfurter.dev/v1"
     # Whether handlers may call addresses that are not public: for APIs of one's own, and for tests.
     private_addresses: bool = False
     # Folder from which `large_file_processing` reads files; without it, it reads none.
     input_dir: Path | None = Field(default=None)
+
+    @property
+    def api_urls(self) -> list[str]:
+        """Where the public APIs are."""
+        return [self.weather_url, self.geocoding_url, self.currency_url]
 
 
 @functools.cache
 def handler_settings() -> HandlerSettings:
     """Return the settings of this process. Raises pydantic's ValidationError for a wrong one."""
     return HandlerSettings()
+
+
+HANDLER_VARIABLES = frozenset(f"HEADRACE_{name.upper()}" for name in HandlerSettings.model_fields)

@@ -1,40 +1,37 @@
 """Task type `simulate_backup`: archives a set of files and proves that the archive can be restored.
 
-The files come with the data or are generated from a seed. Each is written to the attempt's scratch directory, added to
-a tar.gz archive with its SHA-256, and in the end the archive is read back and every file compared. Nothing of it
-depends on time or place: another attempt makes the same archive, byte for byte. With `step_delay` it takes as long as
-a large backup would.
+The files come with the data or are generated from a seed. Each is written to the attempt's scratch directory and added
+to a tar.gz archive with its SHA-256; in the end the archive is unpacked into another folder and every file compared.
+Nothing of it depends on time or place: another attempt makes the same archive, byte for byte. With `step_delay` it
+takes as long as a large backup would.
 """
 
 import gzip
 import hashlib
-import re
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from execution_service.handlers.archives import ArchiveLimits, UnpackedFile, unpack
+from execution_service.handlers.paths import NAME_BYTES_MAX, UNSAFE_PATH, check_names
 from execution_service.handlers.schema import HandlerModel
-from headrace.tasks import PermanentError, TaskContext, task
+from execution_service.handlers.storage import STORAGE_FULL, naming_full_storage, new_file
+from headrace.tasks import ErrorKind, Limits, PermanentError, TaskContext, task
 
 FILES_MAX = 1000
 FILE_BYTES_MAX = 16 * 1024 * 1024
 TOTAL_BYTES_MAX = 64 * 1024 * 1024
 TOTAL_DELAY_MAX = 500.0
-NAME_BYTES_MAX = 200
-NAME_DEPTH_MAX = 8
 _ARCHIVED_FRACTION = 0.8
 _LOOK_SECONDS = 0.1
-_READ_BYTES = 256 * 1024
 _COMPRESSION = 6
-
-_RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
-# Control characters, what some file system gives a meaning, and what turns the direction of text.
-_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f-\x9f\\:*?"<>|\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
+# A file of one letter may come from the client, and deflate makes a 1032nd of it.
+_RATIO_MAX = 1100
 
 
 class BackupFile(HandlerModel):
@@ -52,21 +49,21 @@ class Generated(HandlerModel):
     bytes_each: int = Field(ge=0, le=FILE_BYTES_MAX, description="The size of each.", examples=[4096])
     seed: int = Field(default=0, ge=0, le=2**53, description="The same seed makes the same content.", examples=[7])
 
-    @model_validator(mode="after")
-    def _within_total(self) -> Self:
-        if self.files * self.bytes_each > TOTAL_BYTES_MAX:
-            raise ValueError(f"files times bytes_each must be at most {TOTAL_BYTES_MAX} bytes")
-        return self
-
 
 class BackupData(HandlerModel):
     # Says in the schema what the validator checks, so that a client hears of it when it submits.
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["files"]}, {"required": ["generate"]}]})
 
     files: list[BackupFile] | None = Field(
-        default=None, min_length=1, max_length=FILES_MAX, description="The files to be archived."
+        default=None,
+        min_length=1,
+        max_length=FILES_MAX,
+        description="The files to be archived.",
+        examples=[[{"name": "notes/today.txt", "content": "Oil the wheel."}]],
     )
-    generate: Generated | None = Field(default=None, description="Or: generate the files.")
+    generate: Generated | None = Field(
+        default=None, description="Or: generate the files.", examples=[{"files": 5, "bytes_each": 4096, "seed": 7}]
+    )
     step_delay: float = Field(
         default=0, ge=0, le=60, allow_inf_nan=False, description="Seconds to wait after each file.", examples=[0.2]
     )
@@ -75,24 +72,25 @@ class BackupData(HandlerModel):
     def _one_source(self) -> Self:
         if (self.files is None) == (self.generate is None):
             raise ValueError("exactly one of `files` and `generate` is needed")
-        count = len(self.files) if self.files is not None else self.generate.files if self.generate else 0
-        if count * self.step_delay > TOTAL_DELAY_MAX:
-            raise ValueError(f"step_delay times the number of files must be at most {TOTAL_DELAY_MAX:g} s")
         return self
 
 
 class ArchivedFile(HandlerModel):
-    name: str = Field(examples=["notes/today.txt"])
-    bytes: int = Field(ge=0, examples=[14])
-    sha256: str = Field(description="Of the file's content, hexadecimal.")
+    name: str = Field(description="As it was given.", examples=["notes/today.txt"])
+    bytes: int = Field(ge=0, description="Its size.", examples=[14])
+    sha256: str = Field(description="Of the file's content, hexadecimal.", examples=[hashlib.sha256().hexdigest()])
 
 
 class BackupResult(HandlerModel):
-    files: list[ArchivedFile] = Field(description="What the archive holds, in its order.")
-    total_bytes: int = Field(ge=0, description="All files together, before compression.")
-    archive_bytes: int = Field(ge=0, description="Size of the compressed archive.")
-    archive_sha256: str = Field(description="Of the compressed archive, hexadecimal.")
-    verified: bool = Field(description="The archive was read back and every file in it was as it had been.")
+    files: list[ArchivedFile] = Field(max_length=FILES_MAX, description="What the archive holds, in its order.")
+    total_bytes: int = Field(ge=0, description="All files together, before compression.", examples=[20])
+    archive_bytes: int = Field(ge=0, description="Size of the compressed archive.", examples=[160])
+    archive_sha256: str = Field(
+        description="Of the compressed archive, hexadecimal.", examples=[hashlib.sha256().hexdigest()]
+    )
+    verified: bool = Field(
+        description="The archive was unpacked and every file in it was as it had been.", examples=[True]
+    )
 
 
 class BackupBrokenError(Exception):
@@ -107,11 +105,33 @@ _EXAMPLES = (
     {"files": [{"name": "notes/today.txt", "content": "Oil the wheel."}, {"name": "readme.md", "content": "# Mill"}]},
     {"generate": {"files": 5, "bytes_each": 4096, "seed": 7}, "step_delay": 0.05},
 )
+_ERRORS = (
+    ErrorKind(
+        UNSAFE_PATH,
+        retry=False,
+        description="A name leads out of a folder, is not the same everywhere, or clashes with another.",
+    ),
+    ErrorKind("too_large", retry=False, description=f"All files together have more than {TOTAL_BYTES_MAX} bytes."),
+    ErrorKind(
+        "cost_too_high",
+        retry=False,
+        description=f"files times bytes_each is above {TOTAL_BYTES_MAX}, or files times step_delay above "
+        f"{TOTAL_DELAY_MAX:g} s.",
+    ),
+    STORAGE_FULL,
+)
 
 
-@task("simulate_backup", timeout=600, examples=_EXAMPLES)
+@task(
+    "simulate_backup",
+    timeout=600,
+    examples=_EXAMPLES,
+    limits=Limits(memory_mib=256, file_mib=2 * TOTAL_BYTES_MAX // 2**20),
+    errors=_ERRORS,
+)
 def simulate_backup(data: BackupData, context: TaskContext) -> BackupResult:
     """Archive a set of files in steps, with progress, and check that the archive can be restored."""
+    check_cost(data)
     sources = list(source_files(data))
 
     def step(done: int, phase: str, name: str) -> None:
@@ -123,7 +143,7 @@ def simulate_backup(data: BackupData, context: TaskContext) -> BackupResult:
 
     archive = context.scratch / "backup.tar.gz"
     archived = write_archive(archive, sources, context.scratch / "files", step)
-    verify_archive(archive, archived, step)
+    verify_archive(archive, archived, context.scratch / "restored", step)
     return BackupResult(
         files=archived,
         total_bytes=sum(file.bytes for file in archived),
@@ -137,6 +157,16 @@ Source = tuple[str, Callable[[], bytes]]
 Step = Callable[[int, str, str], None]
 
 
+def check_cost(data: BackupData) -> None:
+    """Raise PermanentError `cost_too_high` for sizes that are within bounds one by one, but not together."""
+    made = data.generate
+    if made is not None and made.files * made.bytes_each > TOTAL_BYTES_MAX:
+        raise PermanentError("cost_too_high", f"files times bytes_each may be at most {TOTAL_BYTES_MAX} bytes.")
+    count = made.files if made is not None else len(data.files or ())
+    if count * data.step_delay > TOTAL_DELAY_MAX:
+        raise PermanentError("cost_too_high", f"step_delay times the number of files may be {TOTAL_DELAY_MAX:g} s.")
+
+
 def source_files(data: BackupData) -> Iterator[Source]:
     """Return the names of the files to be archived, and for each a function that returns its content."""
     if data.generate is not None:
@@ -144,7 +174,7 @@ def source_files(data: BackupData) -> Iterator[Source]:
         for number in range(1, made.files + 1):
             yield f"generated/file-{number:04d}.bin", partial(generate_content, made.seed, number, made.bytes_each)
     files = data.files or []
-    check_names([file.name for file in files])
+    check_names(file.name for file in files)
     contents = [file.content.encode() for file in files]
     if sum(map(len, contents)) > TOTAL_BYTES_MAX:
         raise PermanentError("too_large", f"All files together may have {TOTAL_BYTES_MAX} bytes.")
@@ -152,46 +182,14 @@ def source_files(data: BackupData) -> Iterator[Source]:
         yield file.name, partial(bytes, content)
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Raise PermanentError `unsafe_path` unless each name is a safe relative path and all are different.
-
-    Safe on any file system that an archive may be unpacked on: different also where case does not count, and no file
-    is a folder for another.
-    """
-    folded = [name.casefold() for name in names]
-    taken = set(folded)
-    if len(taken) < len(names):
-        raise PermanentError("unsafe_path", "Two files have the same name, or differ in case alone.")
-    for name in names:
-        if reason := unsafe_reason(name):
-            raise PermanentError("unsafe_path", f"The name {name[:NAME_BYTES_MAX]!r} {reason}.")
-        parents = name.casefold().split("/")[:-1]
-        if any("/".join(parents[: depth + 1]) in taken for depth in range(len(parents))):
-            raise PermanentError("unsafe_path", f"The name {name!r} lies below another file.")
-
-
-def unsafe_reason(name: str) -> str | None:
-    """Return what makes a name unsafe, None if nothing does."""
-    parts = name.split("/")
-    if name.startswith(("/", "~")):
-        return "is not relative"
-    if any(part in ("", ".", "..") for part in parts):
-        return "has an empty or a dot part"
-    if _FORBIDDEN.search(name) or "%2e" in name.lower() or "%2f" in name.lower():
-        return "has a character that is not allowed"
-    if any(part[-1] in ". " or part[0] == " " or _RESERVED.fullmatch(part) for part in parts):
-        return "has a part that some systems change or reserve"
-    if len(name.encode()) > NAME_BYTES_MAX or len(parts) > NAME_DEPTH_MAX:
-        return "is too long or too deep"
-    return None
-
-
 def write_archive(archive: Path, sources: Sequence[Source], folder: Path, step: Step) -> list[ArchivedFile]:
-    """Write the files and the archive of them; `step` is called after each file."""
+    """Write the files and the archive of them; `step` is called after each file.
+
+    TransientError `storage_full` if there is no room; of the archive nothing is left then.
+    """
     archived = []
-    unfinished = archive.with_suffix(".partial")
     with (
-        unfinished.open("xb") as raw,
+        new_file(archive) as raw,
         # No name and no time in the header: the same files make the same archive.
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=_COMPRESSION, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
@@ -200,32 +198,38 @@ def write_archive(archive: Path, sources: Sequence[Source], folder: Path, step: 
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             content = read()
-            path.write_bytes(content)
+            with new_file(path) as file:
+                file.write(content)
             member = tarfile.TarInfo(name)
             member.size = len(content)
             member.mode = 0o644
-            with path.open("rb") as file:
-                tar.addfile(member, file)
+            with path.open("rb") as written:
+                tar.addfile(member, written)
             archived.append(ArchivedFile(name=name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest()))
             step(done, "archived", name)
-    unfinished.rename(archive)
     return archived
 
 
-def verify_archive(archive: Path, expected: Sequence[ArchivedFile], step: Step) -> None:
-    """Read the archive back and compare every file in it. Raises BackupBrokenError for any difference."""
+def verify_archive(archive: Path, expected: Sequence[ArchivedFile], folder: Path, step: Step) -> None:
+    """Unpack the archive into a new folder and compare every file. Raises BackupBrokenError for any difference."""
     found = 0
-    with tarfile.open(archive, "r:gz") as tar:
-        for member in tar:
-            content = tar.extractfile(member) if member.isreg() else None
-            if content is None or found >= len(expected):
-                raise BackupBrokenError(f"{member.name} does not belong into the archive")
-            wanted = expected[found]
-            restored = ArchivedFile(name=member.name, bytes=member.size, sha256=_sha256(content))
-            if restored != wanted:
-                raise BackupBrokenError(f"{wanted.name} was restored as {restored!r}")
-            found += 1
-            step(found, "verified", member.name)
+
+    def compare(file: UnpackedFile) -> None:
+        nonlocal found
+        wanted = expected[found]
+        if (file.name, file.bytes, file.sha256) != (wanted.name, wanted.bytes, wanted.sha256):
+            raise BackupBrokenError(f"{wanted.name} was restored as {file!r}")
+        found += 1
+        step(found, "verified", file.name)
+
+    limits = ArchiveLimits(len(expected), sum(file.bytes for file in expected), _RATIO_MAX)
+    with naming_full_storage():
+        folder.mkdir()
+    try:
+        unpack(archive, folder, limits, compare)
+    except PermanentError as error:
+        # We wrote the archive ourselves: another attempt may write a better one.
+        raise BackupBrokenError(str(error)) from error
     if found != len(expected):
         raise BackupBrokenError(f"{len(expected) - found} files are missing from the archive")
 
@@ -249,11 +253,4 @@ def pause(seconds: float, context: TaskContext) -> None:
 
 def _file_sha256(path: Path) -> str:
     with path.open("rb") as file:
-        return _sha256(file)
-
-
-def _sha256(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while chunk := file.read(_READ_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -66,7 +66,7 @@ class Counter:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def counter(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Counter]:
-    """One worker of each pool for all tests of built-in types; mark those `pytest.mark.asyncio(loop_scope="session")`."""
+    """One worker of each pool for all tests of built-in types, which run on the loop of the session."""
     scratch = tmp_path_factory.mktemp("handlers") / "scratch"
     async with running_bench(scratch, {"cpu": PoolSize(1), "io": PoolSize(1, 16)}, BUILTIN_MODULES) as bench:
         yield Counter(bench)

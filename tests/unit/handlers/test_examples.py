@@ -1,5 +1,6 @@
 """Every built-in type can be understood and tried from its schemas alone."""
 
+import asyncio
 import json
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,19 @@ DEFINITIONS = load_registry(BUILTIN_MODULES).definitions
 
 def test_the_built_in_types_are_there() -> None:
     names = [definition.name for definition in DEFINITIONS]
-    assert names == ["calculate_statistics", "image_resize", "simulate_backup", "word_count"]
+    assert names == [
+        "apply_filter",
+        "calculate_statistics",
+        "currency_conversion",
+        "find_patterns",
+        "image_resize",
+        "large_file_processing",
+        "sentiment_analysis",
+        "simulate_backup",
+        "text_summarization",
+        "weather_data",
+        "word_count",
+    ]
 
 
 @pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda definition: str(definition.name))
@@ -27,7 +40,10 @@ def test_every_example_runs_and_its_result_can_be_stored(definition: TaskDefinit
         scratch.mkdir()
         context = TaskContext(open_scratch=partial(Path, scratch))
         value = definition.decode(json.dumps(example).encode())
-        assert json.loads(definition.encode(definition.run(value, context)))
+        result = definition.run(value, context)
+        if definition.is_async:
+            result = asyncio.run(result)
+        assert json.loads(definition.encode(result))
 
 
 @pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda definition: str(definition.name))

@@ -1,4 +1,4 @@
-"""A backup holds what was put in, can be restored, and takes no name that could harm where it is unpacked."""
+"""A backup holds what was put in, can be restored, and leaves nothing half done behind."""
 
 import tarfile
 from pathlib import Path
@@ -14,13 +14,14 @@ from execution_service.handlers.simulate_backup import (
     BackupResult,
     BackupStoppedError,
     Source,
-    check_names,
+    check_cost,
     generate_content,
     simulate_backup,
     verify_archive,
     write_archive,
 )
-from headrace.tasks import PermanentError, TaskContext
+from headrace.tasks import PermanentError, TaskContext, TransientError
+from tests.support.file_size import file_size_limit
 
 
 def _run(data: dict[str, Any], scratch: Path, progress: list[tuple[float, str]] | None = None) -> BackupResult:
@@ -35,6 +36,13 @@ def _run(data: dict[str, Any], scratch: Path, progress: list[tuple[float, str]] 
 
 def _ignore(_done: int, _phase: str, _name: str) -> None:
     return
+
+
+def _refusal(data: dict[str, Any], scratch: Path) -> str:
+    with pytest.raises(PermanentError) as refused:
+        _run(data, scratch)
+    assert not scratch.exists() or not any(scratch.iterdir())
+    return refused.value.code
 
 
 def _archive(folder: Path, *sources: Source) -> tuple[Path, list[ArchivedFile]]:
@@ -90,58 +98,63 @@ def test_a_cancel_ends_a_long_backup(tmp_path: Path) -> None:
 
 def test_a_restored_file_that_differs_is_noticed(tmp_path: Path) -> None:
     archive, archived = _archive(tmp_path, ("a", lambda: b"one"), ("b", lambda: b"two"))
-    verify_archive(archive, archived, _ignore)
+    verify_archive(archive, archived, tmp_path / "restored", _ignore)
+    assert (tmp_path / "restored" / "b").read_bytes() == b"two"
     wrong = archived[0].model_copy(update={"sha256": "0" * 64})
-    for expected in ([wrong, archived[1]], archived[:1], [*archived, archived[0]], archived[::-1]):
+    for number, expected in enumerate(([wrong, archived[1]], archived[:1], [*archived, archived[0]], archived[::-1])):
         with pytest.raises(BackupBrokenError):
-            verify_archive(archive, expected, _ignore)
+            verify_archive(archive, expected, tmp_path / str(number), _ignore)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../etc/passwd",
-        "a/../../b",
-        "/etc/passwd",
-        "~root",
-        "a//b",
-        "a/./b",
-        ".",
-        "a/",
-        "%2e%2e/x",
-        "a%2Fb",
-        "..\\x",
-        "C:\\x",
-        "c:x",
-        "a\0b",
-        "a\nb",
-        "a\u202eb",
-        "trailing.",
-        "trailing ",
-        " leading",
-        "con",
-        "a/NUL.txt",
-        "com1",
-        "what?",
-        "x" * 201,
-        "/".join("abcdefghi"),
-        "ä" * 101,
-    ],
-)
-def test_unsafe_names_are_refused(name: str) -> None:
-    with pytest.raises(PermanentError) as refused:
-        check_names([name])
-    assert refused.value.code == "unsafe_path"
+def test_an_archive_that_is_damaged_on_the_disk_is_noticed(tmp_path: Path) -> None:
+    archive, archived = _archive(tmp_path, ("a", lambda: b"one" * 1000))
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 1
+    archive.write_bytes(content)
+    with pytest.raises(BackupBrokenError):
+        verify_archive(archive, archived, tmp_path / "restored", _ignore)
 
 
-@pytest.mark.parametrize("names", [["a", "a"], ["A", "a"], ["a", "a/b"], ["x/y/z", "X"]])
-def test_names_that_get_into_each_others_way_are_refused(names: list[str]) -> None:
-    with pytest.raises(PermanentError):
-        check_names(names)
+def test_a_file_that_compresses_as_far_as_can_be_is_restored(tmp_path: Path) -> None:
+    result = _run({"files": [{"name": "a", "content": "a" * 4_000_000}]}, tmp_path)
+    assert result.verified
+    assert result.archive_bytes * 900 < result.total_bytes
 
 
-def test_ordinary_names_are_taken() -> None:
-    check_names(["a.txt", "b/a.txt", "b/c/d e.tar.gz", ".hidden", "größe/файл", "console"])
+def test_unsafe_names_end_the_task_before_anything_is_written(tmp_path: Path) -> None:
+    for names in (["../a"], ["a", "A"], ["a", "a/b"]):
+        data = {"files": [{"name": name, "content": ""} for name in names]}
+        assert _refusal(data, tmp_path / "scratch") == "unsafe_path"
+
+
+def test_t55_a_file_named_as_the_archive_is_not_taken_for_it(tmp_path: Path) -> None:
+    data = {"files": [{"name": name, "content": name} for name in ("backup.tar.gz", "backup.tar.gz.partial")]}
+    result = _run(data, tmp_path)
+    assert [file.bytes for file in result.files] == [13, 21]
+    assert result.verified
+
+
+def test_t47_what_is_too_much_in_all_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    largest = 16 * 1024 * 1024
+    check_cost(BackupData.model_validate({"generate": {"files": 4, "bytes_each": largest}, "step_delay": 60}))
+    for data, code in (
+        ({"generate": {"files": 5, "bytes_each": largest}}, "cost_too_high"),
+        ({"generate": {"files": 1000, "bytes_each": 1}, "step_delay": 0.6}, "cost_too_high"),
+        ({"files": [{"name": str(number), "content": ""} for number in range(9)], "step_delay": 60}, "cost_too_high"),
+        ({"files": [{"name": str(number), "content": "ä" * (largest // 2)} for number in range(5)]}, "too_large"),
+    ):
+        assert _refusal(data, tmp_path / "scratch") == code
+
+
+@pytest.mark.parametrize("limit", [5_000, 50_000], ids=["file", "archive"])
+def test_t48_a_disk_that_is_full_in_the_middle_is_named_and_may_pass(limit: int, tmp_path: Path) -> None:
+    data = {"generate": {"files": 6, "bytes_each": 10_000}}
+    with file_size_limit(limit), pytest.raises(TransientError) as full:
+        _run(data, tmp_path / "1")
+    assert full.value.code == "storage_full"
+    assert not list((tmp_path / "1").rglob("*.partial"))
+    assert not (tmp_path / "1" / "backup.tar.gz").exists()
+    assert _run(data, tmp_path / "2").verified
 
 
 @pytest.mark.parametrize(
@@ -156,9 +169,9 @@ def test_ordinary_names_are_taken() -> None:
         {"generate": {"files": 0, "bytes_each": 1}},
         {"generate": {"files": 1, "bytes_each": -1}},
         {"generate": {"files": 1, "bytes_each": 10**15}},
-        {"generate": {"files": 1000, "bytes_each": 16 * 1024 * 1024}},
+        {"generate": {"files": 1001, "bytes_each": 1}},
+        {"generate": {"files": 1, "bytes_each": 16 * 1024 * 1024 + 1}},
         {"generate": {"files": 1, "bytes_each": 1}, "step_delay": -1},
-        {"generate": {"files": 1000, "bytes_each": 1}, "step_delay": 1},
         {"generate": {"files": 1, "bytes_each": 1}, "step_delay": float("nan")},
     ],
 )
