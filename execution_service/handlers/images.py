@@ -55,7 +55,8 @@ class ImageData(HandlerModel):
     format: OutputFormat | None = Field(
         default=None,
         strict=False,
-        description="Format of the result; without it, that of the source, PNG for a GIF.",
+        description="Format of the result, which may have 50 megapixels as JPEG or PNG and 25 as WebP or AVIF; without "
+        "it, that of the source, PNG for a GIF.",
         examples=["PNG"],
     )
     quality: int | None = Field(
@@ -102,7 +103,7 @@ def report(context: TaskContext, fraction: float, message: str) -> None:
 def read_image(data: ImageData, *, at_least: Size | None = None) -> tuple["Image.Image", OutputFormat]:
     """Return the image upright, in sRGB, as L, RGB or RGBA; and the format that its result is to have.
 
-    A JPEG may come at a fraction of its size, but none smaller than `at_least`. PermanentError `invalid_image`,
+    A JPEG that is much larger than `at_least` may come at a fraction of its size. PermanentError `invalid_image`,
     `unsupported_format` or `unsafe_image`.
     """
     content = base64.b64decode(data.image)
@@ -189,9 +190,10 @@ def _decode(content: bytes, source_format: str, at_least: Size | None) -> "Image
         _turn_upright(image)
         return _plain_mode(image)
     except _DECODER_ERRORS as error:
-        if "MAX_TEXT_" in str(error):  # the names of the limits up to which Pillow inflates texts and profiles
+        reason = str(error) or "it is broken"
+        if "MAX_TEXT_" in reason:  # the names of the limits up to which Pillow inflates texts and profiles
             raise PermanentError("unsafe_image", "A text or a profile in the image swells up too far.") from error
-        raise PermanentError("invalid_image", f"The image cannot be decoded: {error}") from error
+        raise PermanentError("invalid_image", f"The image cannot be decoded: {reason}.") from error
 
 
 # What decoders raise for broken files. MemoryError is not among them: another attempt may have the memory.
