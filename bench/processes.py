@@ -33,10 +33,21 @@ def memory(entries: Sequence[ProcessEntry]) -> dict[str, Memory]:
     """Memory by role now."""
     sums: dict[str, Memory] = {}
     for role, process in _by_role(entries):
-        info = process.memory_full_info()
-        before = sums.get(role, Memory(0, 0, 0))
-        sums[role] = Memory(before.pss + info.pss / 2**20, before.rss + info.rss / 2**20, before.processes + 1)
+        before, rss = sums.get(role, Memory(0, 0, 0)), process.memory_info().rss
+        sums[role] = Memory(before.pss + proportional(process) / 2**20, before.rss + rss / 2**20, before.processes + 1)
     return sums
+
+
+def proportional(process: psutil.Process) -> int:
+    """Resident bytes of a process with its part of what it shares.
+
+    Of an execution replica, which hides its memory from all but root, what it does not share with files.
+    """
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.AccessDenied:
+        info = process.memory_info()
+        return int(info.rss - info.shared)
 
 
 def _by_role(entries: Sequence[ProcessEntry]) -> Iterator[tuple[str, psutil.Process]]:

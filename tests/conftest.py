@@ -14,6 +14,7 @@ import redis.asyncio
 from headrace.local.cluster import ClusterArguments, LocalCluster
 from headrace.local.postgres import PostgresServer
 from headrace.local.redis import RedisServer
+from headrace.recorded_apis import recorded_apis
 from tests.support.servers import RunningServer
 
 # For `role_env`: replicas run the task types of tests beside the built-in ones.
@@ -85,6 +86,11 @@ async def cluster_factory(tmp_path: Path) -> AsyncIterator[ClusterFactory]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalCluster]:
-    """A cluster with the default sizes that all tests share; they must not harm it. It runs the probe tasks too."""
-    async with LocalCluster(tmp_path_factory.mktemp("cluster") / "data", role_env=PROBE_TASKS) as running:
-        yield running
+    """A cluster with the default sizes that all tests share; they must not harm it.
+
+    It runs the probe tasks too, and asks recorded APIs instead of the public ones.
+    """
+    with recorded_apis() as apis:
+        role_env = {"execution": {**PROBE_TASKS["execution"], **apis.environment}}
+        async with LocalCluster(tmp_path_factory.mktemp("cluster") / "data", role_env=role_env) as running:
+            yield running

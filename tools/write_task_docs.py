@@ -24,7 +24,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "tasks.md"
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
 # Longer texts and lists are cut; what is left out is said.
 _TEXT_MAX = 72
-_ITEMS_MAX = 4
+_ITEMS_MAX = 8
 _BOUNDS = {
     "minimum": "≥ {:,}",
     "exclusiveMinimum": "> {:,}",
@@ -70,7 +70,8 @@ def _section(definition: TaskDefinition) -> Iterator[str]:
 def _prose(definition: TaskDefinition) -> str:
     """What the handler's module says of its type."""
     text = inspect.getdoc(inspect.getmodule(definition.function)) or definition.description
-    return text.removeprefix(f"Task type `{definition.name}`: ").strip()
+    text = text.removeprefix(f"Task type `{definition.name}`: ").strip()
+    return text[:1].upper() + text[1:]
 
 
 def _rows(schema: Mapping[str, Any], root: Mapping[str, Any], prefix: str) -> Iterator[str]:
@@ -112,7 +113,8 @@ def _type(field: Mapping[str, Any], root: Mapping[str, Any]) -> str:
     ]
     if forms:
         return " or ".join(dict.fromkeys(_type(form, root) for form in forms))
-    kind = str(resolved.get("type", "any"))
+    kind = resolved.get("type", "any")
+    kind = " or ".join(kind) if isinstance(kind, list) else str(kind)
     if kind == "array" and isinstance(resolved.get("items"), dict):
         kind = f"list of {_type(resolved['items'], root)}"
     bounds = [text.format(resolved[key]) for key, text in _BOUNDS.items() if key in resolved]

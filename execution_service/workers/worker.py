@@ -101,7 +101,6 @@ def _confine(parent_pid: int) -> None:
     prctl.die_with_parent()
     prctl.adopt_orphans()
     prctl.gain_no_privileges()
-    prctl.hide_memory()
     if os.getppid() != parent_pid:
         end_process_group()  # the parent died before the signal was arranged
 

@@ -10,7 +10,6 @@ from headrace.demo.burst import TASK_TYPE, Burst
 from headrace.demo.cases import Case
 from headrace.demo.journey import SEEN, STAGES, Journey
 
-
 _NARROW = {
     "accepted": "accep-\nted",
     "dispatched": "dis-\npat-\nched",

@@ -13,6 +13,7 @@ import psutil
 import psycopg
 import pytest
 
+from bench.processes import proportional
 from headrace.local.cluster import LocalCluster
 from headrace.local.cluster_file import ProcessEntry
 from headrace.local.consul import RegistryServer
@@ -109,7 +110,7 @@ async def test_it_says_where_it_is_to_be_found(cluster: LocalCluster) -> None:
 async def test_an_idle_cluster_is_small(cluster: LocalCluster) -> None:
     python = [process for process in whole_family(cluster) if "python" in process.name()]
     # The proportional set size counts a page that several processes share once in total.
-    mebibytes = {process.pid: process.memory_full_info().pss / 2**20 for process in python}
+    mebibytes = {process.pid: proportional(process) / 2**20 for process in python}
     assert sum(mebibytes.values()) < 700, mebibytes
 
 

@@ -12,6 +12,7 @@ import pytest
 import redis.asyncio
 import websockets
 
+from bench.processes import proportional
 from headrace.local.cluster import LocalCluster
 from headrace.v1 import management_pb2, task_pb2
 from headrace.v1.execution_pb2 import AttemptKey, GetResultsRequest
@@ -41,7 +42,7 @@ async def test_the_examples_of_every_built_in_type_run(api: Api) -> None:
         for example in examples:
             task = await api.final(await api.submit(name, example))
             assert (task["status"], task["error"]) == ("completed", None), (name, task)
-            assert set(types[name]["result_schema"]["required"]) <= task["result"].keys()
+            assert set(types[name]["result_schema"].get("required", ())) <= task["result"].keys()
 
 
 async def test_a_result_is_counted_right(api: Api) -> None:
@@ -266,17 +267,22 @@ async def test_the_docs_page_works_offline(api: Api) -> None:
 
 async def test_the_examples_of_the_docs_are_accepted(api: Api) -> None:
     paths = (await api.http.get("/openapi.json")).json()["paths"]
-    for path in ("/api/tasks", "/api/tasks/batch"):
-        schema = paths[path]["post"]["requestBody"]["content"]["application/json"]["schema"]
-        answer = await api.http.post(path, json=schema["example"])
-        assert answer.status_code == 201, (path, answer.text)
+    one, many = (
+        paths[path]["post"]["requestBody"]["content"]["application/json"] for path in ("/api/tasks", "/api/tasks/batch")
+    )
+    assert len(one["examples"]) >= 11
+    for name, example in one["examples"].items():
+        answer = await api.http.post("/api/tasks", json=example["value"])
+        assert answer.status_code == 201, (name, answer.text)
+    answer = await api.http.post("/api/tasks/batch", json=many["schema"]["example"])
+    assert answer.status_code == 201, answer.text
 
 
 async def test_an_idle_cluster_stays_below_700_mib(cluster: LocalCluster) -> None:
     python = [entry for entry in cluster.processes if entry.role not in ("postgres", "redis")]
     processes = [psutil.Process(entry.pid) for entry in python] + [psutil.Process(cluster.pid)]
     with_children = [*processes, *(child for process in processes[:-1] for child in process.children(recursive=True))]
-    shared_out = sum(process.memory_full_info().pss for process in with_children)
+    shared_out = sum(proportional(process) for process in with_children)
     assert shared_out < 700 * 2**20
 
 

@@ -124,14 +124,15 @@ def test_a_project_is_tested_on_a_cluster_that_runs_its_task_types(tmp_path: Pat
 
 async def test_ctrl_c_during_the_start_leaves_nothing(tmp_path: Path) -> None:
     command = pytest_on(PROJECT, tmp_path)
-    process = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    process = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE)
     try:
         family = psutil.Process(process.pid)
         await wait_until(lambda: len(family.children(recursive=True)) > 3, timeout=RUN_SECONDS)
         pids = [child.pid for child in family.children(recursive=True)]
         process.send_signal(signal.SIGINT)
         async with asyncio.timeout(END_SECONDS):
-            assert await process.wait() == 2
+            said, _ = await process.communicate()
+        assert process.returncode == 2, said.decode()
         assert all(map(has_ended, pids))
     finally:
         if process.returncode is None:

@@ -182,16 +182,6 @@ async def test_an_isolated_attempt_has_a_fresh_worker_to_itself(bench: Bench) ->
     assert (await bench.run(attempt(3, "noop"))).worker_id == shared.worker_id
 
 
-async def test_modules_that_cannot_be_loaded_do_not_end_the_pool(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("execution_service.workers.pool._START_SECONDS_MAX", 1.0)
-    async with running_bench(tmp_path, {"cpu": PoolSize(1)}, ("tests.support.no_such_module",)) as bench:
-        bench.submit(attempt(1, "noop"))
-        bench.pool.cancel(1, 1)
-        assert (await bench.outcome(1)).outcome is Outcome.CANCELLED
-
-
 _PARENT = """
 import asyncio, sys, tempfile
 from pathlib import Path
