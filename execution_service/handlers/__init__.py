@@ -4,6 +4,7 @@ BUILTIN_MODULES: tuple[str, ...] = (
     "execution_service.handlers.apply_filter",
     "execution_service.handlers.calculate_statistics",
     "execution_service.handlers.currency_conversion",
+    "execution_service.handlers.find_patterns",
     "execution_service.handlers.image_resize",
     "execution_service.handlers.large_file_processing",
     "execution_service.handlers.sentiment_analysis",
