@@ -81,7 +81,7 @@ def explain_pattern(pattern: str) -> Refusal | None:
     except UnicodeEncodeError as error:
         return "invalid_pattern", f"The pattern has half of a surrogate pair at position {error.start}."
     parts = _parts(pattern)
-    return _explain_repetitions(pattern) or _explain_error(pattern, parts) or _explain_groups(pattern, parts)
+    return _explain_repetitions(pattern, parts) or _explain_error(pattern, parts) or _explain_groups(pattern, parts)
 
 
 def compile_pattern(pattern: str) -> Any:
@@ -108,14 +108,14 @@ def _parts(pattern: str) -> list[Span]:
     return [match.span() for match in _PART.finditer(pattern)]
 
 
-def _explain_repetitions(pattern: str) -> Refusal | None:
+def _explain_repetitions(pattern: str, parts: Sequence[Span]) -> Refusal | None:
+    repetitions = [pattern[start:end] for start, end in parts if pattern[start] == "{" and end - start > 1]
+    counts = [count for repetition in repetitions for pair in _REPETITION.findall(repetition) for count in pair]
     # Counts of more than four digits are RE2's to refuse, and Python's to stumble over.
-    counts = [int(count) for pair in _REPETITION.findall(pattern) for count in pair if 0 < len(count) < 5]
-    if sum(counts) <= REPETITIONS_MAX:
+    total = sum(int(count) for count in counts if 0 < len(count) < 5)
+    if total <= REPETITIONS_MAX:
         return None
-    return "pattern_too_large", (
-        f"The counts of the pattern's repetitions add up to {sum(counts)}; {REPETITIONS_MAX} is the most."
-    )
+    return "pattern_too_large", f"The counts of all repetitions add up to {total}; {REPETITIONS_MAX} is the most."
 
 
 def _explain_error(pattern: str, parts: Sequence[Span]) -> Refusal | None:

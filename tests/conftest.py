@@ -1,11 +1,13 @@
 """Fixtures that all tests share: real servers, started once per run, and whole clusters."""
 
 import itertools
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Protocol, Unpack
 
+import hypothesis
 import psycopg
 import pytest
 import pytest_asyncio
@@ -16,6 +18,13 @@ from headrace.local.postgres import PostgresServer
 from headrace.local.redis import RedisServer
 from headrace.recorded_apis import recorded_apis
 from tests.support.servers import RunningServer
+
+# The same examples on every run and machine, however slow it is; HYPOTHESIS_PROFILE=search looks for new ones.
+hypothesis.settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("search", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # For `role_env`: replicas run the task types of tests beside the built-in ones.
 PROBE_TASKS = {"execution": {"HEADRACE_TASK_MODULES": "tests.support.probe_tasks"}}

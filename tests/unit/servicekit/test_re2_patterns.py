@@ -35,6 +35,7 @@ from servicekit.re2_patterns import (
         "x{,5}y{2",
         f"(?:{'a?' * 500})",
         "a{1000}",
+        r"\Q{1000}{1000}{1000}{1000}\E[{1000}]",
         "(a)" * GROUPS_MAX,
         "x" * CHARACTERS_MAX,
     ],
@@ -208,6 +209,7 @@ _PIECES = (
 @example(r"[^,-[:alpha:](x")
 @example(r"[\pN-(]")
 @example("a{99999999999999999999}")
+@example(r"\Q{1001}{1001}{1001}")
 def test_all_is_refused_that_re2_refuses_and_little_else(pattern: str) -> None:
     refusal = explain_pattern(pattern)
     options = re2.Options()
@@ -222,6 +224,6 @@ def test_all_is_refused_that_re2_refuses_and_little_else(pattern: str) -> None:
     if refusal is None:
         assert taken
     elif taken:
-        assert "group name" in refusal[1] or r"\C" in refusal[1]
+        assert "group name" in refusal[1] or r"\C" in refusal[1] or "repetitions add up" in refusal[1]
     elif position := re.search(r"at position (\d+)", refusal[1]):
         assert 0 <= int(position[1]) < len(pattern)
