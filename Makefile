@@ -50,11 +50,12 @@ format: $(STAMP) ## Format code and protos, apply safe lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/buf format --write
 
-.PHONY: docs protos
+.PHONY: docs
 docs: $(STAMP) ## Write the documents that follow from the code
 	$(BIN)/python tools/draw_state_machine.py
 	$(BIN)/python tools/write_task_docs.py
 
+.PHONY: protos
 protos: $(STAMP) ## Generate headrace/v1 from protos/
 	$(BIN)/python tools/generate_protos.py
 

@@ -11,7 +11,7 @@ _ROUNDS_MAX = 100
 
 
 class UnendingChildrenError(Exception):
-    """Processes keep coming faster than they can be killed."""
+    """Processes cannot be found, or keep coming faster than they can be killed."""
 
 
 def children_of(pid: int) -> list[int]:
@@ -46,7 +46,10 @@ def end_own_children() -> bool:
         except ChildProcessError:
             return round_number > 0
         if pid == 0:
-            for child in descendants_of(os.getpid()):
+            descendants = descendants_of(os.getpid())
+            if not descendants:
+                break  # the kernel does not list them
+            for child in descendants:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(child, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):

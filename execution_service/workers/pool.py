@@ -283,6 +283,7 @@ class WorkerPool:
 
     def _take_outcomes(self, worker: WorkerProcess, message: Outcomes) -> None:
         all_held, entries, recalled = self._held, worker.entries, worker.recalled
+        printed = set(message.printed)
         reported = []
         for finished in message.finished:
             key = (finished.task_id, finished.attempt)
@@ -294,7 +295,7 @@ class WorkerPool:
                 worker.condemn(f"The worker reported the attempt {key}, which it was not given.")
                 break
             del all_held[key], entries[held.seq]
-            if held.seq in message.printed:
+            if held.seq in printed:
                 self._logs.add(key, worker.output.section(held.seq))
             if key in self._logs:
                 finished = msgspec.structs.replace(finished, log=self._logs.take(key))  # noqa: PLW2901
