@@ -122,9 +122,16 @@ def test_a_project_is_tested_on_a_cluster_that_runs_its_task_types(tmp_path: Pat
     assert all(has_ended(entry.pid) for entry in processes)
 
 
+def listen_to_ctrl_c() -> None:
+    """Shells have what they start in the background ignore it, and so would we and all that we start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 async def test_ctrl_c_during_the_start_leaves_nothing(tmp_path: Path) -> None:
     command = pytest_on(PROJECT, tmp_path)
-    process = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, preexec_fn=listen_to_ctrl_c
+    )
     try:
         family = psutil.Process(process.pid)
         await wait_until(lambda: len(family.children(recursive=True)) > 3, timeout=RUN_SECONDS)
