@@ -27,8 +27,8 @@ class AttemptLogs:
         log = self._logs.pop(key, None)
         return clean_text(log.decode("utf-8", "replace"), LOG_BYTES_MAX) if log is not None else ""
 
-    def __contains__(self, key: Key) -> bool:
-        return key in self._logs
+    def __len__(self) -> int:
+        return len(self._logs)
 
 
 def rendered(line: LogLine) -> bytes:

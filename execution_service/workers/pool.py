@@ -284,6 +284,7 @@ class WorkerPool:
     def _take_outcomes(self, worker: WorkerProcess, message: Outcomes) -> None:
         all_held, entries, recalled = self._held, worker.entries, worker.recalled
         printed = set(message.printed)
+        have_logs = bool(printed) or bool(self._logs)
         reported = []
         for finished in message.finished:
             key = (finished.task_id, finished.attempt)
@@ -295,10 +296,8 @@ class WorkerPool:
                 worker.condemn(f"The worker reported the attempt {key}, which it was not given.")
                 break
             del all_held[key], entries[held.seq]
-            if held.seq in printed:
-                self._logs.add(key, worker.output.section(held.seq))
-            if key in self._logs:
-                finished = msgspec.structs.replace(finished, log=self._logs.take(key))  # noqa: PLW2901
+            if have_logs:
+                finished = self._with_log(finished, held, printed)  # noqa: PLW2901
             worker.load -= held.cost
             worker.load_bytes -= len(held.attempt.data)
             if held.fate is Fate.OPEN or _still_wanted(held.fate, finished):
@@ -311,6 +310,12 @@ class WorkerPool:
         self._delivery.finish(reported)
         if not all_held:
             self._changed.set()
+
+    def _with_log(self, finished: Finished, held: Held, printed: set[int]) -> Finished:
+        if held.seq in printed and held.worker is not None:
+            self._logs.add(held.key, held.worker.output.section(held.seq))
+        text = self._logs.take(held.key)
+        return msgspec.structs.replace(finished, log=text) if text else finished
 
     def _take_log(self, worker: WorkerProcess, report: LogReport) -> None:
         self._handler_log.write(worker.worker_id, report)
