@@ -41,8 +41,8 @@ check: $(STAMP) ## Lint, types, contract: everything that needs no running serve
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/python tools/generate_protos.py --check
-	$(BIN)/python tools/draw_state_machine.py --check
-	$(BIN)/python tools/write_task_docs.py --check
+	$(BIN)/python -m tools.draw_state_machine --check
+	$(BIN)/python -m tools.write_task_docs --check
 
 .PHONY: format
 format: $(STAMP) ## Format code and protos, apply safe lint fixes
@@ -52,8 +52,8 @@ format: $(STAMP) ## Format code and protos, apply safe lint fixes
 
 .PHONY: docs
 docs: $(STAMP) ## Write the documents that follow from the code
-	$(BIN)/python tools/draw_state_machine.py
-	$(BIN)/python tools/write_task_docs.py
+	$(BIN)/python -m tools.draw_state_machine
+	$(BIN)/python -m tools.write_task_docs
 
 .PHONY: protos
 protos: $(STAMP) ## Generate headrace/v1 from protos/

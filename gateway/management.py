@@ -35,6 +35,7 @@ class Management:
         return task
 
     async def get_task_logs(self, task_id: int) -> Sequence[AttemptLog]:
+        """Raises NotFound for a task without a row."""
         request = pb.GetTaskLogsRequest(task_id=task_id)
         response = await self._calls.call(lambda stub: stub.GetTaskLogs, request, timeout=READ_SECONDS)
         logs: Sequence[AttemptLog] = response.logs

@@ -15,6 +15,7 @@ from gateway.idempotency import idempotency_key, mark_batch, mark_one
 from gateway.parameters import no_query, page, parse_task_id, wait_seconds
 from gateway.submissions import Accepted
 from gateway.views import listed_task_view, log_view, task_view
+from servicekit.errors import NotFound
 
 router = APIRouter(tags=["tasks"])
 
@@ -61,8 +62,7 @@ async def read_task(request: Request, task_id: str) -> Response:
     number = parse_task_id(task_id)
     seconds = wait_seconds(request)
     task = await (gateway.waiter.wait(number, seconds=seconds) if seconds else gateway.reader.read(number))
-    notice = _gateway(request).catalog.waiting_notice(task)
-    return json_answer({**task_view(task), "notice": notice})
+    return json_answer(task_view(task, notice=gateway.catalog.waiting_notice(task)))
 
 
 @router.get("/api/tasks/{task_id}/logs", **openapi.READ_LOGS)
@@ -71,8 +71,11 @@ async def read_logs(request: Request, task_id: str) -> Response:
     no_query(request)
     number = parse_task_id(task_id)
     gateway = _gateway(request)
-    task = await gateway.reader.read(number)
-    logs = await gateway.management.get_task_logs(number) if task.revision else ()
+    try:
+        logs = await gateway.management.get_task_logs(number)
+    except NotFound:
+        await gateway.reader.read(number)  # says the same, unless the task was accepted and is not stored yet
+        logs = ()
     return json_answer([log_view(log) for log in logs])
 
 

@@ -34,8 +34,8 @@ def waiting_task(task_id: int) -> Task:
     return Task(task_id=task_id, status=TaskStatus.TASK_STATUS_QUEUED)
 
 
-def task_view(task: Task) -> dict[str, Any]:
-    """One task with its data and result."""
+def task_view(task: Task, *, notice: str | None = None) -> dict[str, Any]:
+    """One task with its data and result; `notice` is why it cannot be run now."""
     return {
         "id": task.task_id,
         "type": task.type or None,
@@ -44,6 +44,7 @@ def task_view(task: Task) -> dict[str, Any]:
         "result_unavailable": task.result_unavailable,
         "error": error_view(task),
         "data": _raw(task.data),
+        "notice": notice,
         **_facts(task),
     }
 

@@ -175,7 +175,7 @@ class TaskContext:
 
     @property
     def log(self) -> "FilteringBoundLogger":
-        """A structured logger that carries the task's id and attempt."""
+        """A structured logger; in a worker, its events go to the log of the attempt."""
         if self._logger is None:
             logger = self._open_logger() if self._open_logger is not None else _default_logger()
             self._logger = logger.bind(type=self.type)

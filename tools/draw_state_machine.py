@@ -1,13 +1,7 @@
 """Draw docs/state_machine.md's diagram and table from the declared transitions, or compare them with the file."""
 
-import argparse
-import sys
-from pathlib import Path
-
 from management_service.domain.statuses import FINAL, TRANSITIONS, TaskEvent, TaskStatus
-
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "state_machine.md"
-BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
+from tools.generated_page import keep
 
 
 def drawing() -> str:
@@ -33,22 +27,5 @@ def _order(status: TaskStatus | None) -> int:
     return -1 if status is None else list(TaskStatus).index(status)
 
 
-def with_drawing(page: str) -> str:
-    """The page with its generated part made anew."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{drawing()}\n{END}{after}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare instead of writing")
-    page = PAGE.read_text(encoding="utf-8")
-    if not parser.parse_args().check:
-        PAGE.write_text(with_drawing(page), encoding="utf-8")
-    elif with_drawing(page) != page:
-        sys.exit("docs/state_machine.md is not what the transitions say, run tools/draw_state_machine.py")
-
-
 if __name__ == "__main__":
-    main()
+    keep("state_machine.md", drawing, about=__doc__)

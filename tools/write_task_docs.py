@@ -4,12 +4,10 @@ Every answer is real: the example is run, the same way as in a worker. The two t
 stand-in with recorded answers, so that the page is the same on every machine.
 """
 
-import argparse
 import asyncio
 import inspect
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,9 +17,8 @@ from execution_service.handlers import BUILTIN_MODULES
 from execution_service.handlers.settings import handler_settings
 from headrace.recorded_apis import recorded_apis
 from headrace.tasks import TaskContext, TaskDefinition, load_registry
+from tools.generated_page import keep
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "tasks.md"
-BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
 # Longer texts and lists are cut; what is left out is said.
 _TEXT_MAX = 72
 _ITEMS_MAX = 8
@@ -152,23 +149,5 @@ def _cut(value: Any) -> Any:
     return value
 
 
-def with_sections(page: str) -> str:
-    """The page with its generated part made anew."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{sections()}\n{END}{after}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare instead of writing")
-    page = PAGE.read_text(encoding="utf-8")
-    made = with_sections(page)
-    if not parser.parse_args().check:
-        PAGE.write_text(made, encoding="utf-8")
-    elif made != page:
-        sys.exit("docs/tasks.md is not what the task types say, run tools/write_task_docs.py")
-
-
 if __name__ == "__main__":
-    main()
+    keep("tasks.md", lambda: f"\n{sections()}", about=__doc__)

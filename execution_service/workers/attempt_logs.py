@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from execution_service.workers.failures import clean_text
-from execution_service.workers.frames import LogLine
+from execution_service.workers.frames import OUTPUT_LEVEL, LogLine
 from execution_service.workers.handler_log import fields_of
 
 LOG_BYTES_MAX = 64 * 1024
@@ -33,7 +33,7 @@ class AttemptLogs:
 
 def rendered(line: LogLine) -> bytes:
     """Return the line as it stands in an attempt's log."""
-    if line.level == "output":
+    if line.level == OUTPUT_LEVEL:
         return line.event.encode() + b"\n"
     at = datetime.fromtimestamp(line.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     fields = fields_of(line)

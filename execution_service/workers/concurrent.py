@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from execution_service.workers.limits import set_shared_sizes
+from execution_service.workers.frames import OUTPUT_LEVEL
 from execution_service.workers.outcomes import Outcome
 from execution_service.workers.printing import LineSink, RoutedStream, printing
 from execution_service.workers.runner import (
@@ -55,7 +55,6 @@ class ConcurrentWorker:
         self._free = list(range(slots))
         self._threads = ThreadPoolExecutor(slots, "handler")
         self._running: dict[int, _Running] = {}
-        set_shared_sizes(desk.registry.definitions, slots)
         sys.stdout, sys.stderr = RoutedStream(sys.stdout), RoutedStream(sys.stderr)
         self._loop = asyncio.get_running_loop()
         self._looking = False
@@ -111,7 +110,7 @@ class ConcurrentWorker:
         """Return a context in which what is printed belongs to the attempt."""
         attempt = running.item.attempt
         key = (attempt.task_id, attempt.attempt)
-        running.sink = LineSink(partial(self._desk.outbox.log, key, "output", fields={}))
+        running.sink = LineSink(partial(self._desk.outbox.log, key, OUTPUT_LEVEL, fields={}))
         context = contextvars.copy_context()
         context.run(printing.set, running.sink)
         return context

@@ -68,10 +68,14 @@ class ProgressReport(msgspec.Struct, frozen=True, array_like=True, tag="progress
     items: list[ProgressItem]
 
 
+# The level of a line that a handler printed.
+OUTPUT_LEVEL = "output"
+
+
 class LogLine(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One structured event that a handler logged at `at` (unix seconds); `fields` is a JSON object.
 
-    At the level `output` it is a line that the handler printed.
+    At `OUTPUT_LEVEL` it is a line that the handler printed.
     """
 
     task_id: int

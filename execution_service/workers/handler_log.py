@@ -5,7 +5,7 @@ import time
 
 import structlog
 
-from execution_service.workers.frames import LogLine, LogReport
+from execution_service.workers.frames import OUTPUT_LEVEL, LogLine, LogReport
 from execution_service.workers.rate_limit import RateLimit
 
 LINES_PER_SECOND = 100
@@ -34,7 +34,7 @@ class HandlerLog:
             if dropped:
                 fields["lines_dropped_before"] = dropped
                 dropped = 0
-            if line.level == "output":
+            if line.level == OUTPUT_LEVEL:
                 log.info("worker_output", worker=worker_id, task_id=line.task_id, line=line.event, **fields)
                 continue
             write = getattr(log, line.level if line.level in _LEVELS else "info")

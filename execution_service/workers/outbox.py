@@ -17,6 +17,7 @@ from typing import Any
 from execution_service.workers.failures import clean_text
 from execution_service.workers.frames import (
     BATCH_BYTES,
+    OUTPUT_LEVEL,
     FrameToPool,
     LogLine,
     LogReport,
@@ -129,7 +130,12 @@ class Outbox:
             self._wake()
 
     def log(self, key: tuple[int, int], level: str, event: str, fields: Mapping[str, Any]) -> None:
-        """Take an event that a handler logged; dropped, and counted, when more wait than can be kept."""
+        """Take an event that a handler logged; dropped, and counted, when more wait than can be kept.
+
+        What a handler printed is not dropped: it waits until there is room, as it would for a pipe.
+        """
+        if level == OUTPUT_LEVEL and len(self._log_lines) >= _LOG_LINES_MAX:
+            self._send_log()
         text = json.dumps(fields, default=repr)
         if len(text) > _LOG_TEXT_MAX:
             text = json.dumps({"fields": text[:_LOG_TEXT_MAX]})

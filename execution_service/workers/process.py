@@ -156,6 +156,7 @@ class WorkerProcess:
             "lease_fd": launch.lease_fd,
             "page_fd": self.page.fd,
             "slots": self.slots,
+            "pool": self.pool,
             "modules": launch.modules,
             "scratch_dir": str(launch.scratch_dir / self.worker_id),
         }

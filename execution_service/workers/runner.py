@@ -22,11 +22,11 @@ from execution_service.workers.failures import (
 )
 from execution_service.workers.frames import Assign, worker_reader
 from execution_service.workers.lease_page import LeasePage, boottime
-from execution_service.workers.log_bridge import LogBridge
 from execution_service.workers.outbox import Outbox
 from execution_service.workers.outcomes import Attempt, AttemptError, Finished, Outcome
 from execution_service.workers.scratch import WorkerScratch
 from execution_service.workers.slots_page import SlotsPage
+from headrace.event_logger import event_logger
 from headrace.tasks import TaskContext, TaskDefinition, TaskRegistry
 
 # How often a worker looks again whether it may start the attempt that it holds.
@@ -60,7 +60,6 @@ class Desk:
     registry: TaskRegistry
     connection: socket.socket
     outbox: Outbox
-    log_bridge: LogBridge
     lease: LeasePage
     page: SlotsPage
     scratch: WorkerScratch
@@ -169,7 +168,7 @@ def open_context(desk: Desk, item: Prepared, is_cancelled: Callable[[], bool]) -
         on_progress=partial(desk.outbox.progress, task_id, attempt, type_name),
         is_cancelled=is_cancelled,
         open_scratch=partial(desk.scratch.open, task_id, attempt),
-        open_logger=partial(desk.log_bridge.open, task_id, attempt),
+        open_logger=partial(event_logger, partial(desk.outbox.log, (task_id, attempt))),
     )
 
 

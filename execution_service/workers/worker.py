@@ -18,7 +18,7 @@ from execution_service.workers import prctl
 from execution_service.workers.aftermath import open_stream
 from execution_service.workers.frames import Ready
 from execution_service.workers.lease_page import LeasePage
-from execution_service.workers.log_bridge import LogBridge
+from execution_service.workers.limits import set_shared_sizes
 from execution_service.workers.outbox import Outbox
 from execution_service.workers.runner import Desk
 from execution_service.workers.scratch import WorkerScratch
@@ -37,6 +37,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     lease_fd: int
     page_fd: int
     slots: int
+    pool: str
     modules: list[str]
     scratch_dir: str
 
@@ -57,7 +58,6 @@ def main(argument: str) -> None:
         registry=registry,
         connection=connection,
         outbox=outbox,
-        log_bridge=LogBridge(outbox),
         lease=LeasePage(config.lease_fd),
         page=SlotsPage(config.page_fd, config.slots),
         scratch=WorkerScratch(Path(config.scratch_dir)),
@@ -66,6 +66,7 @@ def main(argument: str) -> None:
     outbox.send(Ready(os.getpid()))
     if config.slots == 1:
         run_sequential(desk, end_process_group)
+    set_shared_sizes([each for each in registry.definitions if each.pool == config.pool], config.slots)
     _run_concurrent(desk, config.slots)
 
 

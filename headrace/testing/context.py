@@ -1,17 +1,17 @@
 """A context for handlers under test: it records what they say, and the test decides what they see."""
 
-import logging
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
+from headrace.event_logger import event_logger
 from headrace.tasks import TaskContext
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
 
 
 class Report(NamedTuple):
@@ -87,22 +87,10 @@ class FakeContext(TaskContext):
             self._removal = weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
         return self._directory
 
-    def _logger_of_events(self) -> FilteringBoundLogger:
-        logger: FilteringBoundLogger = structlog.wrap_logger(
-            None,
-            processors=[
-                structlog.contextvars.merge_contextvars,
-                structlog.processors.format_exc_info,
-                self._take_event,
-            ],
-            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-            context_class=dict,
-        )
-        return logger
+    def _logger_of_events(self) -> "FilteringBoundLogger":
+        return event_logger(self._take_event)
 
-    def _take_event(self, _logger: object, level: str, fields: MutableMapping[str, Any]) -> NoReturn:
-        event = str(fields.pop("event", ""))
+    def _take_event(self, level: str, event: str, fields: dict[str, Any]) -> None:
         if fields.get("type") == self.type:
             del fields["type"]  # bound by the context, not by the handler
-        self.logs.append(LogLine(level, event, dict(fields)))
-        raise structlog.DropEvent
+        self.logs.append(LogLine(level, event, fields))

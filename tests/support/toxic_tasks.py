@@ -332,6 +332,23 @@ async def print_lines_async(data: dict[str, list[str]], context: TaskContext) ->
     context.log.warning("logged", answer=42)
 
 
+@task("print_much_async")
+async def print_much_async(data: dict[str, int]) -> None:
+    """Print without letting anybody else run."""
+    for number in range(data["lines"]):
+        print(f"line {number}")  # noqa: T201
+
+
+@task("see_limits_async", limits=Limits(memory_mib=768, open_files=100))
+async def see_limits_async(data: dict[str, Any]) -> list[int]:
+    return [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_NOFILE)]
+
+
+@task("roomy", limits=Limits(memory_mib=8192))
+def roomy(data: dict[str, Any]) -> None:
+    """Runs in another pool than those above."""
+
+
 @task("print_silently")
 def print_silently(data: dict[str, Any]) -> None:
     """Print nothing."""

@@ -3,8 +3,8 @@
 from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
-from pydantic.json_schema import SkipJsonSchema
 
+from execution_service.handlers.absent import Absent
 from execution_service.handlers.schema import HandlerModel
 
 TEXT_CHARACTERS_MAX = 4 * 1024 * 1024
@@ -86,7 +86,7 @@ class TextPattern(HandlerModel):
         examples=[r"(\d+) kg"],
         json_schema_extra={"format": "re2"},
     )
-    name: Annotated[str, Field(max_length=NAME_MAX)] | SkipJsonSchema[None] = Field(
+    name: Annotated[str, Field(max_length=NAME_MAX)] | Absent = Field(
         default=None, description="Comes back with the matches.", examples=["weights"]
     )
     ignore_case: bool = Field(default=False, description="Letters match in upper and lower case.", examples=[True])
@@ -113,7 +113,7 @@ class SeriesData(HandlerModel):
         description="Measurements at even distances in time, in their order, without gaps.",
         examples=[EXAMPLE_SERIES["values"]],
     )
-    period: Annotated[int, Field(ge=2, le=SERIES_MAX // CYCLES_MIN)] | SkipJsonSchema[None] = Field(
+    period: Annotated[int, Field(ge=2, le=SERIES_MAX // CYCLES_MIN)] | Absent = Field(
         default=None,
         description="After how many values a season comes back, such as 7 or 12: at most a third of the series. "
         "Without it, one is looked for.",
@@ -155,15 +155,15 @@ class FindPatternsData(HandlerModel):
         json_schema_extra={"oneOf": [{"required": [kind]} for kind in ("text", "series", "transactions")]}
     )
 
-    text: TextData | SkipJsonSchema[None] = Field(
+    text: TextData | Absent = Field(
         default=None, description="Find regular expressions in a text.", examples=[EXAMPLE_TEXT]
     )
-    series: SeriesData | SkipJsonSchema[None] = Field(
+    series: SeriesData | Absent = Field(
         default=None,
         description="Or: find trend, season, outliers and changes in a series of measurements.",
         examples=[EXAMPLE_SERIES],
     )
-    transactions: TransactionData | SkipJsonSchema[None] = Field(
+    transactions: TransactionData | Absent = Field(
         default=None,
         description="Or: find items that occur together, and rules about them.",
         examples=[EXAMPLE_TRANSACTIONS],

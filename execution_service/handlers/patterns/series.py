@@ -61,16 +61,12 @@ def find_in_series(data: SeriesData, context: TaskContext) -> SeriesFindings:
     pieces = segments_of(calm)
     _report(context, 1, "changes")
 
-    def expected(index: int) -> float:
-        value = float(level[index]) * scale + centre
-        return season.restore(value, index) if season is not None else value
-
     return SeriesFindings(
         count=len(values),
         trend=trend,
         seasonality=_seasonality(season) if season is not None else None,
         outliers=[
-            SeriesOutlier(index=index, value=float(values[index]), expected=expected(index), score=float(score[index]))
+            _outlier(index, data.values[index], float(level[index]) * scale + centre, float(score[index]), season)
             for index in far[:LISTED_MAX].tolist()
         ],
         outlier_count=len(far),
@@ -80,6 +76,11 @@ def find_in_series(data: SeriesData, context: TaskContext) -> SeriesFindings:
             for piece in pieces
         ],
     )
+
+
+def _outlier(index: int, value: float, level: float, score: float, season: Season | None) -> SeriesOutlier:
+    expected = season.restore(level, index) if season is not None else level
+    return SeriesOutlier(index=index, value=value, expected=expected, score=score)
 
 
 def _seasonality(season: Season) -> Seasonality:

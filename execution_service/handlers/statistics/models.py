@@ -3,8 +3,8 @@
 from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, RootModel, WithJsonSchema, model_validator
-from pydantic.json_schema import SkipJsonSchema
 
+from execution_service.handlers.absent import Absent
 from execution_service.handlers.schema import HandlerModel
 
 VALUES_MAX = 400_000
@@ -48,13 +48,13 @@ class StatisticsData(HandlerModel):
         }
     )
 
-    values: Annotated[list[Value], Field(min_length=1, max_length=VALUES_MAX)] | SkipJsonSchema[None] = Field(
+    values: Annotated[list[Value], Field(min_length=1, max_length=VALUES_MAX)] | Absent = Field(
         default=None,
         description="The sample, in any order. `null` is a missing value: counted, and left out of everything else.",
         examples=[EXAMPLE_VALUES],
         json_schema_extra={"contains": {"type": "number"}},
     )
-    records: Annotated[list[Record], Field(min_length=1, max_length=RECORDS_MAX)] | SkipJsonSchema[None] = Field(
+    records: Annotated[list[Record], Field(min_length=1, max_length=RECORDS_MAX)] | Absent = Field(
         default=None,
         description="Or: flat objects, whose columns of numbers are described one by one. A column that is `null` or "
         "absent in a record is missing there.",
@@ -62,13 +62,13 @@ class StatisticsData(HandlerModel):
     )
     columns: (
         Annotated[list[Name], Field(min_length=1, max_length=COLUMNS_MAX, json_schema_extra={"uniqueItems": True})]
-        | SkipJsonSchema[None]
+        | Absent
     ) = Field(
         default=None,
         description="Which columns of the records; without it, all that hold numbers and nothing else.",
         examples=[["flour", "bran"]],
     )
-    group_by: Name | SkipJsonSchema[None] = Field(
+    group_by: Name | Absent = Field(
         default=None,
         description="A column whose values divide the records into groups, each described on its own. Groups times "
         "columns may be 500 at most.",

@@ -163,6 +163,19 @@ async def test_async_attempts_that_run_at_once_have_logs_of_their_own(bench: Ben
         assert len(lines) == 4
 
 
+async def test_an_async_attempt_that_prints_in_masses_keeps_the_end_of_it_t63(bench: Bench) -> None:
+    finished = await bench.run(attempt(1, "print_much_async", {"lines": 20_000}, pool="io"))
+    assert finished.outcome is Outcome.COMPLETED
+    assert finished.log.splitlines()[-1] == "line 19999"
+    assert finished.log.splitlines()[-5000:] == [f"line {number}" for number in range(15_000, 20_000)]
+
+
+async def test_a_process_of_many_attempts_has_the_largest_limits_of_its_own_pool(bench: Bench) -> None:
+    finished = await bench.run(attempt(1, "see_limits_async", pool="io"))
+    # The defaults of the other types of the pool; descriptors for each of its 16 slots.
+    assert json.loads(finished.result or b"") == [1024 * _MIB, 256 * 16]
+
+
 async def test_a_failure_and_a_death_leave_their_traces_in_the_log_t62(bench: Bench) -> None:
     raised = await bench.run(attempt(1, "raise_any", {"what": "group"}))
     assert "ValueError: one" in raised.log
