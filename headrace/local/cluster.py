@@ -15,7 +15,7 @@ from typing import Self, TypedDict, Unpack
 from headrace.local.cluster_file import FILE_NAME, ClusterFile, ProcessEntry, read_cluster_file
 from headrace.local.errors import LocalClusterError
 from headrace.local.http_probe import answers_ok
-from headrace.local.process import Command, accepts_connections, spawn_argv, spawn_options
+from headrace.local.process import Command, accepts_connections, port_of, spawn_argv, spawn_options
 
 START_SECONDS = 120.0
 STOP_SECONDS = 20.0
@@ -145,8 +145,8 @@ class LocalCluster:
             await asyncio.to_thread(self._process.wait, STOP_SECONDS)
 
     def _is_ready(self) -> bool:
-        ports = {entry.role: _port(entry) for entry in self.processes}
-        answering = all(accepts_connections(_port(entry)) for entry in self.processes)
+        ports = {entry.role: port_of(entry.address) for entry in self.processes}
+        answering = all(accepts_connections(port_of(entry.address)) for entry in self.processes)
         return "gateway" in ports and answering and answers_ok(ports["gateway"], "/readyz")
 
     def _file_content(self) -> bytes:
@@ -154,7 +154,3 @@ class LocalCluster:
             return (self.data_dir / FILE_NAME).read_bytes()
         except FileNotFoundError:
             return b""
-
-
-def _port(entry: ProcessEntry) -> int:
-    return int(entry.address.rpartition(":")[2])

@@ -73,6 +73,11 @@ def spawn_options(command: Command, *, output: int) -> SpawnOptions:
     )
 
 
+def port_of(address: str) -> int:
+    """Return the port of `host:port`."""
+    return int(address.rpartition(":")[2])
+
+
 def accepts_connections(port: int) -> bool:
     """Tell whether something listens on this loopback port."""
     try:

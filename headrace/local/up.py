@@ -19,7 +19,7 @@ from headrace.local.errors import LocalClusterError
 from headrace.local.http_probe import answers_ok, fetch
 from headrace.local.lock import DataDirLock
 from headrace.local.postgres import PostgresServer
-from headrace.local.process import LOOPBACK, Command, accepts_connections, free_port
+from headrace.local.process import LOOPBACK, Command, accepts_connections, free_port, port_of
 from headrace.local.redis import RedisServer
 from headrace.local.services import ServiceFactory, ServiceOptions, Stores
 from headrace.local.supervisor import Ended, Program, SupervisedProcess, Supervisor
@@ -197,7 +197,7 @@ class _Cluster:
     async def _wait_for_gateway(self) -> None:
         port = self._options.port
         # The gateway alone may be ready by what a cluster before this one left in the database.
-        ports = [int(process.program.address.rpartition(":")[2]) for process in self._supervisor.processes]
+        ports = [port_of(process.program.address) for process in self._supervisor.processes]
 
         def ready() -> bool:
             return all(map(accepts_connections, ports)) and answers_ok(port, "/readyz")
