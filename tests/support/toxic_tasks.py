@@ -1,6 +1,8 @@
 """Handlers that misbehave: what a worker and its pool must outlive."""
 
 import asyncio
+import datetime
+import decimal
 import io
 import locale
 import os
@@ -52,8 +54,19 @@ def _result(name: str) -> Any:
         "circular": circular,
         "deep": deep,
         "large": "x" * (8 * 1024 * 1024 + 1),
+        "many_keys": dict.fromkeys(map(str, range(1_000_000 if name == "many_keys" else 0)), 1),
+        "set": {7},
+        "datetime": datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC),
+        "decimal": decimal.Decimal("1.50"),
+        "text_bytes": b"text",
+        "generator": (number for number in range(3)),
+        "empty": "",
     }
-    return results[name]
+    return _never_awaited() if name == "coroutine" else results[name]
+
+
+async def _never_awaited() -> None:
+    """What a handler returns that forgot its `await`."""
 
 
 @task("raise_any")

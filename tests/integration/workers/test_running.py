@@ -114,7 +114,7 @@ async def test_failures_are_told_apart(bench: Bench) -> None:
         ("cancelled", "CancelledError"),
     ],
 )
-async def test_whatever_a_handler_raises_is_a_failure_and_the_worker_lives(
+async def test_whatever_a_handler_raises_is_a_failure_and_the_worker_lives_t62(
     bench: Bench, handler: str, what: str, name: str
 ) -> None:
     pool = "cpu" if handler == "raise_any" else "io"
@@ -132,7 +132,20 @@ async def test_whatever_a_handler_raises_is_a_failure_and_the_worker_lives(
 
 
 @pytest.mark.parametrize(
-    "what", ["nan", "infinity", "surrogate", "nul", "object", "bytes", "circular", "deep", "large"]
+    "what",
+    [
+        pytest.param("nan", id="T58-nan"),
+        pytest.param("infinity", id="T58-infinity"),
+        pytest.param("bytes", id="T58-bytes-that-are-no-text"),
+        pytest.param("object", id="T58-object"),
+        pytest.param("coroutine", id="T58-coroutine"),
+        pytest.param("nul", id="T59-nul"),
+        pytest.param("surrogate", id="T59-surrogate"),
+        pytest.param("large", id="T60-above-the-limit"),
+        pytest.param("circular", id="T61-circular"),
+        pytest.param("deep", id="T61-deep"),
+        pytest.param("many_keys", id="T61-a-million-keys"),
+    ],
 )
 async def test_what_cannot_be_stored_fails_for_good(bench: Bench, what: str) -> None:
     done = await bench.run(attempt(1, "return_any", {"what": what}))
@@ -141,7 +154,23 @@ async def test_what_cannot_be_stored_fails_for_good(bench: Bench, what: str) -> 
     assert done.error.code == "unstorable_result"
 
 
-async def test_a_result_of_just_under_eight_mebibytes_arrives(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("what", "stored"),
+    [
+        pytest.param("set", b"[7]", id="T58-set"),
+        pytest.param("datetime", b'"2026-01-02T03:04:05Z"', id="T58-datetime"),
+        pytest.param("decimal", b'"1.50"', id="T58-decimal"),
+        pytest.param("text_bytes", b'"text"', id="T58-bytes-of-text"),
+        pytest.param("generator", b"[0,1,2]", id="T58-generator"),
+        pytest.param("empty", b'""', id="T60-empty"),
+    ],
+)
+async def test_what_json_lacks_is_converted_by_the_rules_of_the_docs(bench: Bench, what: str, stored: bytes) -> None:
+    done = await bench.run(attempt(1, "return_any", {"what": what}))
+    assert (done.outcome, done.result) == (Outcome.COMPLETED, stored)
+
+
+async def test_a_result_of_just_under_eight_mebibytes_arrives_t60(bench: Bench) -> None:
     done = await bench.run(attempt(1, "return_bytes", {"bytes": 8 * 1024 * 1024 - 2}))
     assert len(done.result or b"") == 8 * 1024 * 1024
 
@@ -152,7 +181,7 @@ async def test_data_of_eight_mebibytes_come_through(bench: Bench) -> None:
     assert json.loads(done.result or b"") == data
 
 
-async def test_progress_is_coalesced_monotone_and_bounded(bench: Bench) -> None:
+async def test_progress_is_coalesced_monotone_and_bounded_t69(bench: Bench) -> None:
     await bench.run(attempt(1, "many_progress", {"seconds": 1.5}))
     assert 3 <= len(bench.progress) <= 9
     assert [item.n for item in bench.progress] == list(range(1, len(bench.progress) + 1))

@@ -68,7 +68,7 @@ async def test_a_handler_that_does_not_listen_is_killed(bench: Bench, type_name:
 
 
 @pytest.mark.parametrize("type_name", ["sleep_async", "swallow_cancel"])
-async def test_an_async_handler_is_cancelled_and_its_neighbour_goes_on(bench: Bench, type_name: str) -> None:
+async def test_an_async_handler_is_cancelled_and_its_neighbour_goes_on_t70(bench: Bench, type_name: str) -> None:
     data = {"seconds": 30} if type_name == "sleep_async" else {}
     bench.submit(attempt(1, type_name, data, pool="io"), attempt(2, "sleep_async", {"seconds": 1}, pool="io"))
     await bench.running(1)
