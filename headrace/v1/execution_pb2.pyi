@@ -120,6 +120,8 @@ class Assignment(_message.Message):
     ROUND_BASE_FIELD_NUMBER: _builtins.int
     ISOLATED_FIELD_NUMBER: _builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    SOLITARY_FIELD_NUMBER: _builtins.int
+    SOFT_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.int
     attempt: _builtins.int
     type: _builtins.str
@@ -131,6 +133,12 @@ class Assignment(_message.Message):
     isolated: _builtins.bool
     """Start alone on a fresh worker: an earlier attempt's worker died."""
     max_attempts: _builtins.int
+    solitary: _builtins.bool
+    """Start while nothing else runs on the replica: two replicas were lost under the task, and it may be the reason. The
+    replica grants no demand meanwhile, waits up to 60 s for what runs, then starts it anyway.
+    """
+    soft_timeout_ms: _builtins.int
+    """As in TaskOptions."""
     def __init__(
         self,
         *,
@@ -143,10 +151,12 @@ class Assignment(_message.Message):
         round_base: _builtins.int = ...,
         isolated: _builtins.bool = ...,
         max_attempts: _builtins.int = ...,
+        solitary: _builtins.bool = ...,
+        soft_timeout_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "data", b"data", "isolated", b"isolated", "max_attempts", b"max_attempts", "pool", b"pool", "round_base", b"round_base", "task_id", b"task_id", "timeout_ms", b"timeout_ms", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "data", b"data", "isolated", b"isolated", "max_attempts", b"max_attempts", "pool", b"pool", "round_base", b"round_base", "soft_timeout_ms", b"soft_timeout_ms", "solitary", b"solitary", "task_id", b"task_id", "timeout_ms", b"timeout_ms", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

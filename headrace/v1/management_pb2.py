@@ -22,66 +22,73 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from headrace.v1 import task_pb2 as headrace_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cheadrace/v1/management.proto\x12\x0bheadrace.v1\x1a\x16headrace/v1/task.proto\"A\n\x12SubmitTasksRequest\x12+\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1c.headrace.v1.SubmissionBatch\"\'\n\x13SubmitTasksResponse\x12\x10\n\x08task_ids\x18\x01 \x03(\x03\"9\n\x0eGetTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\x03\x12\x16\n\x0ewithout_result\x18\x02 \x01(\x08\"2\n\x0fGetTaskResponse\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.headrace.v1.Task\"%\n\x12GetTaskLogsRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\x03\"<\n\x13GetTaskLogsResponse\x12%\n\x04logs\x18\x01 \x03(\x0b\x32\x17.headrace.v1.AttemptLog\"g\n\x10ListTasksRequest\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.headrace.v1.TaskStatus\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\r\n\x05\x61\x66ter\x18\x04 \x01(\x03\"I\n\x11ListTasksResponse\x12 \n\x05tasks\x18\x01 \x03(\x0b\x32\x11.headrace.v1.Task\x12\x12\n\nnext_after\x18\x02 \x01(\x03\"$\n\x11\x43\x61ncelTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\x03\"5\n\x12\x43\x61ncelTaskResponse\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.headrace.v1.Task\"$\n\x11\x44\x65leteTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\x03\"\xb5\x01\n\x12\x44\x65leteTaskResponse\x12\x36\n\x06result\x18\x01 \x01(\x0e\x32&.headrace.v1.DeleteTaskResponse.Result\"g\n\x06Result\x12\x16\n\x12RESULT_UNSPECIFIED\x10\x00\x12\x14\n\x10RESULT_CANCELLED\x10\x01\x12\x1b\n\x17RESULT_CANCEL_REQUESTED\x10\x02\x12\x12\n\x0eRESULT_REMOVED\x10\x03\"#\n\x10RetryTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\x03\"4\n\x11RetryTaskResponse\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.headrace.v1.Task\"%\n\x11WatchTasksRequest\x12\x10\n\x08task_ids\x18\x01 \x03(\x03\">\n\x12WatchTasksResponse\x12(\n\x07updates\x18\x01 \x03(\x0b\x32\x17.headrace.v1.TaskUpdate\"\x17\n\x15ReserveTaskIdsRequest\";\n\x16ReserveTaskIdsResponse\x12\x10\n\x08\x66irst_id\x18\x01 \x01(\x03\x12\x0f\n\x07last_id\x18\x02 \x01(\x03\"\x16\n\x14ListTaskTypesRequest\"C\n\x15ListTaskTypesResponse\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.headrace.v1.CatalogEntry\"J\n\x0c\x43\x61talogEntry\x12(\n\ttask_type\x18\x01 \x01(\x0b\x32\x15.headrace.v1.TaskType\x12\x10\n\x08replicas\x18\x02 \x03(\t\"\x11\n\x0fGetStatsRequest\"\xdf\x01\n\x10GetStatsResponse\x12;\n\x08statuses\x18\x01 \x03(\x0b\x32).headrace.v1.GetStatsResponse.StatusCount\x12\x16\n\x0elive_executors\x18\x02 \x01(\x05\x12\x15\n\rlive_managers\x18\x03 \x01(\x05\x12\x18\n\x10oldest_queued_ms\x18\x04 \x01(\x03\x1a\x45\n\x0bStatusCount\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.headrace.v1.TaskStatus\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x32\x80\x07\n\x11ManagementService\x12P\n\x0bSubmitTasks\x12\x1f.headrace.v1.SubmitTasksRequest\x1a .headrace.v1.SubmitTasksResponse\x12\x44\n\x07GetTask\x12\x1b.headrace.v1.GetTaskRequest\x1a\x1c.headrace.v1.GetTaskResponse\x12P\n\x0bGetTaskLogs\x12\x1f.headrace.v1.GetTaskLogsRequest\x1a .headrace.v1.GetTaskLogsResponse\x12J\n\tListTasks\x12\x1d.headrace.v1.ListTasksRequest\x1a\x1e.headrace.v1.ListTasksResponse\x12M\n\nCancelTask\x12\x1e.headrace.v1.CancelTaskRequest\x1a\x1f.headrace.v1.CancelTaskResponse\x12M\n\nDeleteTask\x12\x1e.headrace.v1.DeleteTaskRequest\x1a\x1f.headrace.v1.DeleteTaskResponse\x12J\n\tRetryTask\x12\x1d.headrace.v1.RetryTaskRequest\x1a\x1e.headrace.v1.RetryTaskResponse\x12O\n\nWatchTasks\x12\x1e.headrace.v1.WatchTasksRequest\x1a\x1f.headrace.v1.WatchTasksResponse0\x01\x12Y\n\x0eReserveTaskIds\x12\".headrace.v1.ReserveTaskIdsRequest\x1a#.headrace.v1.ReserveTaskIdsResponse\x12V\n\rListTaskTypes\x12!.headrace.v1.ListTaskTypesRequest\x1a\".headrace.v1.ListTaskTypesResponse\x12G\n\x08GetStats\x12\x1c.headrace.v1.GetStatsRequest\x1a\x1d.headrace.v1.GetStatsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cheadrace/v1/management.proto\x12\x0bheadrace.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16headrace/v1/task.proto\"A\n\x12SubmitTasksRequest\x12+\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1c.headrace.v1.SubmissionBatch\"\'\n\x13SubmitTasksResponse\x12\x10\n\x08task_ids\x18\x01 \x03(\x03\"9\n\x0eGetTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\x03\x12\x16\n\x0ewithout_result\x18\x02 \x01(\x08\"2\n\x0fGetTaskResponse\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.headrace.v1.Task\"%\n\x12GetTaskLogsRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\x03\"<\n\x13GetTaskLogsResponse\x12%\n\x04logs\x18\x01 \x03(\x0b\x32\x17.headrace.v1.AttemptLog\"g\n\x10ListTasksRequest\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.headrace.v1.TaskStatus\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\r\n\x05\x61\x66ter\x18\x04 \x01(\x03\"I\n\x11ListTasksResponse\x12 \n\x05tasks\x18\x01 \x03(\x0b\x32\x11.headrace.v1.Task\x12\x12\n\nnext_after\x18\x02 \x01(\x03\"$\n\x11\x43\x61ncelTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\x03\"5\n\x12\x43\x61ncelTaskResponse\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.headrace.v1.Task\"$\n\x11\x44\x65leteTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\x03\"\xb5\x01\n\x12\x44\x65leteTaskResponse\x12\x36\n\x06result\x18\x01 \x01(\x0e\x32&.headrace.v1.DeleteTaskResponse.Result\"g\n\x06Result\x12\x16\n\x12RESULT_UNSPECIFIED\x10\x00\x12\x14\n\x10RESULT_CANCELLED\x10\x01\x12\x1b\n\x17RESULT_CANCEL_REQUESTED\x10\x02\x12\x12\n\x0eRESULT_REMOVED\x10\x03\"#\n\x10RetryTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\x03\"4\n\x11RetryTaskResponse\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.headrace.v1.Task\"\xe7\x01\n\x11RetryTasksRequest\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.headrace.v1.TaskStatus\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x12\n\nerror_code\x18\x03 \x01(\t\x12\x32\n\x0e\x66inished_after\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0f\x66inished_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05limit\x18\x06 \x01(\x05\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\"4\n\x12RetryTasksResponse\x12\x10\n\x08task_ids\x18\x01 \x03(\x03\x12\x0c\n\x04more\x18\x02 \x01(\x08\"%\n\x11WatchTasksRequest\x12\x10\n\x08task_ids\x18\x01 \x03(\x03\">\n\x12WatchTasksResponse\x12(\n\x07updates\x18\x01 \x03(\x0b\x32\x17.headrace.v1.TaskUpdate\"\x17\n\x15ReserveTaskIdsRequest\";\n\x16ReserveTaskIdsResponse\x12\x10\n\x08\x66irst_id\x18\x01 \x01(\x03\x12\x0f\n\x07last_id\x18\x02 \x01(\x03\"\x16\n\x14ListTaskTypesRequest\"C\n\x15ListTaskTypesResponse\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.headrace.v1.CatalogEntry\"J\n\x0c\x43\x61talogEntry\x12(\n\ttask_type\x18\x01 \x01(\x0b\x32\x15.headrace.v1.TaskType\x12\x10\n\x08replicas\x18\x02 \x03(\t\"\x11\n\x0fGetStatsRequest\"\xde\x02\n\x10GetStatsResponse\x12;\n\x08statuses\x18\x01 \x03(\x0b\x32).headrace.v1.GetStatsResponse.StatusCount\x12\x16\n\x0elive_executors\x18\x02 \x01(\x05\x12\x15\n\rlive_managers\x18\x03 \x01(\x05\x12\x18\n\x10oldest_queued_ms\x18\x04 \x01(\x03\x12<\n\x08\x66\x61ilures\x18\x05 \x03(\x0b\x32*.headrace.v1.GetStatsResponse.FailureCount\x1a\x45\n\x0bStatusCount\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.headrace.v1.TaskStatus\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x1a?\n\x0c\x46\x61ilureCount\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x12\n\nerror_code\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x32\xcf\x07\n\x11ManagementService\x12P\n\x0bSubmitTasks\x12\x1f.headrace.v1.SubmitTasksRequest\x1a .headrace.v1.SubmitTasksResponse\x12\x44\n\x07GetTask\x12\x1b.headrace.v1.GetTaskRequest\x1a\x1c.headrace.v1.GetTaskResponse\x12P\n\x0bGetTaskLogs\x12\x1f.headrace.v1.GetTaskLogsRequest\x1a .headrace.v1.GetTaskLogsResponse\x12J\n\tListTasks\x12\x1d.headrace.v1.ListTasksRequest\x1a\x1e.headrace.v1.ListTasksResponse\x12M\n\nCancelTask\x12\x1e.headrace.v1.CancelTaskRequest\x1a\x1f.headrace.v1.CancelTaskResponse\x12M\n\nDeleteTask\x12\x1e.headrace.v1.DeleteTaskRequest\x1a\x1f.headrace.v1.DeleteTaskResponse\x12J\n\tRetryTask\x12\x1d.headrace.v1.RetryTaskRequest\x1a\x1e.headrace.v1.RetryTaskResponse\x12M\n\nRetryTasks\x12\x1e.headrace.v1.RetryTasksRequest\x1a\x1f.headrace.v1.RetryTasksResponse\x12O\n\nWatchTasks\x12\x1e.headrace.v1.WatchTasksRequest\x1a\x1f.headrace.v1.WatchTasksResponse0\x01\x12Y\n\x0eReserveTaskIds\x12\".headrace.v1.ReserveTaskIdsRequest\x1a#.headrace.v1.ReserveTaskIdsResponse\x12V\n\rListTaskTypes\x12!.headrace.v1.ListTaskTypesRequest\x1a\".headrace.v1.ListTaskTypesResponse\x12G\n\x08GetStats\x12\x1c.headrace.v1.GetStatsRequest\x1a\x1d.headrace.v1.GetStatsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.management_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SUBMITTASKSREQUEST']._serialized_start=69
-  _globals['_SUBMITTASKSREQUEST']._serialized_end=134
-  _globals['_SUBMITTASKSRESPONSE']._serialized_start=136
-  _globals['_SUBMITTASKSRESPONSE']._serialized_end=175
-  _globals['_GETTASKREQUEST']._serialized_start=177
-  _globals['_GETTASKREQUEST']._serialized_end=234
-  _globals['_GETTASKRESPONSE']._serialized_start=236
-  _globals['_GETTASKRESPONSE']._serialized_end=286
-  _globals['_GETTASKLOGSREQUEST']._serialized_start=288
-  _globals['_GETTASKLOGSREQUEST']._serialized_end=325
-  _globals['_GETTASKLOGSRESPONSE']._serialized_start=327
-  _globals['_GETTASKLOGSRESPONSE']._serialized_end=387
-  _globals['_LISTTASKSREQUEST']._serialized_start=389
-  _globals['_LISTTASKSREQUEST']._serialized_end=492
-  _globals['_LISTTASKSRESPONSE']._serialized_start=494
-  _globals['_LISTTASKSRESPONSE']._serialized_end=567
-  _globals['_CANCELTASKREQUEST']._serialized_start=569
-  _globals['_CANCELTASKREQUEST']._serialized_end=605
-  _globals['_CANCELTASKRESPONSE']._serialized_start=607
-  _globals['_CANCELTASKRESPONSE']._serialized_end=660
-  _globals['_DELETETASKREQUEST']._serialized_start=662
-  _globals['_DELETETASKREQUEST']._serialized_end=698
-  _globals['_DELETETASKRESPONSE']._serialized_start=701
-  _globals['_DELETETASKRESPONSE']._serialized_end=882
-  _globals['_DELETETASKRESPONSE_RESULT']._serialized_start=779
-  _globals['_DELETETASKRESPONSE_RESULT']._serialized_end=882
-  _globals['_RETRYTASKREQUEST']._serialized_start=884
-  _globals['_RETRYTASKREQUEST']._serialized_end=919
-  _globals['_RETRYTASKRESPONSE']._serialized_start=921
-  _globals['_RETRYTASKRESPONSE']._serialized_end=973
-  _globals['_WATCHTASKSREQUEST']._serialized_start=975
-  _globals['_WATCHTASKSREQUEST']._serialized_end=1012
-  _globals['_WATCHTASKSRESPONSE']._serialized_start=1014
-  _globals['_WATCHTASKSRESPONSE']._serialized_end=1076
-  _globals['_RESERVETASKIDSREQUEST']._serialized_start=1078
-  _globals['_RESERVETASKIDSREQUEST']._serialized_end=1101
-  _globals['_RESERVETASKIDSRESPONSE']._serialized_start=1103
-  _globals['_RESERVETASKIDSRESPONSE']._serialized_end=1162
-  _globals['_LISTTASKTYPESREQUEST']._serialized_start=1164
-  _globals['_LISTTASKTYPESREQUEST']._serialized_end=1186
-  _globals['_LISTTASKTYPESRESPONSE']._serialized_start=1188
-  _globals['_LISTTASKTYPESRESPONSE']._serialized_end=1255
-  _globals['_CATALOGENTRY']._serialized_start=1257
-  _globals['_CATALOGENTRY']._serialized_end=1331
-  _globals['_GETSTATSREQUEST']._serialized_start=1333
-  _globals['_GETSTATSREQUEST']._serialized_end=1350
-  _globals['_GETSTATSRESPONSE']._serialized_start=1353
-  _globals['_GETSTATSRESPONSE']._serialized_end=1576
-  _globals['_GETSTATSRESPONSE_STATUSCOUNT']._serialized_start=1507
-  _globals['_GETSTATSRESPONSE_STATUSCOUNT']._serialized_end=1576
-  _globals['_MANAGEMENTSERVICE']._serialized_start=1579
-  _globals['_MANAGEMENTSERVICE']._serialized_end=2475
+  _globals['_SUBMITTASKSREQUEST']._serialized_start=102
+  _globals['_SUBMITTASKSREQUEST']._serialized_end=167
+  _globals['_SUBMITTASKSRESPONSE']._serialized_start=169
+  _globals['_SUBMITTASKSRESPONSE']._serialized_end=208
+  _globals['_GETTASKREQUEST']._serialized_start=210
+  _globals['_GETTASKREQUEST']._serialized_end=267
+  _globals['_GETTASKRESPONSE']._serialized_start=269
+  _globals['_GETTASKRESPONSE']._serialized_end=319
+  _globals['_GETTASKLOGSREQUEST']._serialized_start=321
+  _globals['_GETTASKLOGSREQUEST']._serialized_end=358
+  _globals['_GETTASKLOGSRESPONSE']._serialized_start=360
+  _globals['_GETTASKLOGSRESPONSE']._serialized_end=420
+  _globals['_LISTTASKSREQUEST']._serialized_start=422
+  _globals['_LISTTASKSREQUEST']._serialized_end=525
+  _globals['_LISTTASKSRESPONSE']._serialized_start=527
+  _globals['_LISTTASKSRESPONSE']._serialized_end=600
+  _globals['_CANCELTASKREQUEST']._serialized_start=602
+  _globals['_CANCELTASKREQUEST']._serialized_end=638
+  _globals['_CANCELTASKRESPONSE']._serialized_start=640
+  _globals['_CANCELTASKRESPONSE']._serialized_end=693
+  _globals['_DELETETASKREQUEST']._serialized_start=695
+  _globals['_DELETETASKREQUEST']._serialized_end=731
+  _globals['_DELETETASKRESPONSE']._serialized_start=734
+  _globals['_DELETETASKRESPONSE']._serialized_end=915
+  _globals['_DELETETASKRESPONSE_RESULT']._serialized_start=812
+  _globals['_DELETETASKRESPONSE_RESULT']._serialized_end=915
+  _globals['_RETRYTASKREQUEST']._serialized_start=917
+  _globals['_RETRYTASKREQUEST']._serialized_end=952
+  _globals['_RETRYTASKRESPONSE']._serialized_start=954
+  _globals['_RETRYTASKRESPONSE']._serialized_end=1006
+  _globals['_RETRYTASKSREQUEST']._serialized_start=1009
+  _globals['_RETRYTASKSREQUEST']._serialized_end=1240
+  _globals['_RETRYTASKSRESPONSE']._serialized_start=1242
+  _globals['_RETRYTASKSRESPONSE']._serialized_end=1294
+  _globals['_WATCHTASKSREQUEST']._serialized_start=1296
+  _globals['_WATCHTASKSREQUEST']._serialized_end=1333
+  _globals['_WATCHTASKSRESPONSE']._serialized_start=1335
+  _globals['_WATCHTASKSRESPONSE']._serialized_end=1397
+  _globals['_RESERVETASKIDSREQUEST']._serialized_start=1399
+  _globals['_RESERVETASKIDSREQUEST']._serialized_end=1422
+  _globals['_RESERVETASKIDSRESPONSE']._serialized_start=1424
+  _globals['_RESERVETASKIDSRESPONSE']._serialized_end=1483
+  _globals['_LISTTASKTYPESREQUEST']._serialized_start=1485
+  _globals['_LISTTASKTYPESREQUEST']._serialized_end=1507
+  _globals['_LISTTASKTYPESRESPONSE']._serialized_start=1509
+  _globals['_LISTTASKTYPESRESPONSE']._serialized_end=1576
+  _globals['_CATALOGENTRY']._serialized_start=1578
+  _globals['_CATALOGENTRY']._serialized_end=1652
+  _globals['_GETSTATSREQUEST']._serialized_start=1654
+  _globals['_GETSTATSREQUEST']._serialized_end=1671
+  _globals['_GETSTATSRESPONSE']._serialized_start=1674
+  _globals['_GETSTATSRESPONSE']._serialized_end=2024
+  _globals['_GETSTATSRESPONSE_STATUSCOUNT']._serialized_start=1890
+  _globals['_GETSTATSRESPONSE_STATUSCOUNT']._serialized_end=1959
+  _globals['_GETSTATSRESPONSE_FAILURECOUNT']._serialized_start=1961
+  _globals['_GETSTATSRESPONSE_FAILURECOUNT']._serialized_end=2024
+  _globals['_MANAGEMENTSERVICE']._serialized_start=2027
+  _globals['_MANAGEMENTSERVICE']._serialized_end=3002
 # @@protoc_insertion_point(module_scope)

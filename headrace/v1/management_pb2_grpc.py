@@ -74,6 +74,11 @@ class ManagementServiceStub:
                 request_serializer=headrace_dot_v1_dot_management__pb2.RetryTaskRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_management__pb2.RetryTaskResponse.FromString,
                 _registered_method=True)
+        self.RetryTasks = channel.unary_unary(
+                '/headrace.v1.ManagementService/RetryTasks',
+                request_serializer=headrace_dot_v1_dot_management__pb2.RetryTasksRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_management__pb2.RetryTasksResponse.FromString,
+                _registered_method=True)
         self.WatchTasks = channel.unary_stream(
                 '/headrace.v1.ManagementService/WatchTasks',
                 request_serializer=headrace_dot_v1_dot_management__pb2.WatchTasksRequest.SerializeToString,
@@ -157,6 +162,14 @@ class ManagementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RetryTasks(self, request, context):
+        """Starts failed or cancelled tasks again that fit a filter, newest first; with `dry_run` it only says which.
+        UNAVAILABLE: Redis does not answer, so readers could not be told to forget what they know; nothing was changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchTasks(self, request, context):
         """Updates of tasks as this replica commits them or hears of them: a snapshot of each id named first. No ids: all
         tasks, no snapshot. Ends with RESOURCE_EXHAUSTED when the reader is too slow.
@@ -224,6 +237,11 @@ def add_ManagementServiceServicer_to_server(servicer, server):
                     servicer.RetryTask,
                     request_deserializer=headrace_dot_v1_dot_management__pb2.RetryTaskRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_management__pb2.RetryTaskResponse.SerializeToString,
+            ),
+            'RetryTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryTasks,
+                    request_deserializer=headrace_dot_v1_dot_management__pb2.RetryTasksRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_management__pb2.RetryTasksResponse.SerializeToString,
             ),
             'WatchTasks': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTasks,
@@ -440,6 +458,33 @@ class ManagementService:
             '/headrace.v1.ManagementService/RetryTask',
             headrace_dot_v1_dot_management__pb2.RetryTaskRequest.SerializeToString,
             headrace_dot_v1_dot_management__pb2.RetryTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.ManagementService/RetryTasks',
+            headrace_dot_v1_dot_management__pb2.RetryTasksRequest.SerializeToString,
+            headrace_dot_v1_dot_management__pb2.RetryTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

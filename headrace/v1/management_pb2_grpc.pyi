@@ -60,6 +60,10 @@ class ManagementServiceStub:
     """
     RetryTask: _grpc.UnaryUnaryMultiCallable[_management_pb2.RetryTaskRequest, _management_pb2.RetryTaskResponse]
     """Starts a final task again as a new round. FAILED_PRECONDITION `not_final` otherwise. NOT_FOUND."""
+    RetryTasks: _grpc.UnaryUnaryMultiCallable[_management_pb2.RetryTasksRequest, _management_pb2.RetryTasksResponse]
+    """Starts failed or cancelled tasks again that fit a filter, newest first; with `dry_run` it only says which.
+    UNAVAILABLE: Redis does not answer, so readers could not be told to forget what they know; nothing was changed.
+    """
     WatchTasks: _grpc.UnaryStreamMultiCallable[_management_pb2.WatchTasksRequest, _management_pb2.WatchTasksResponse]
     """Updates of tasks as this replica commits them or hears of them: a snapshot of each id named first. No ids: all
     tasks, no snapshot. Ends with RESOURCE_EXHAUSTED when the reader is too slow.
@@ -105,6 +109,10 @@ class ManagementServiceAsyncStub(ManagementServiceStub):
     """
     RetryTask: _aio.UnaryUnaryMultiCallable[_management_pb2.RetryTaskRequest, _management_pb2.RetryTaskResponse]  # type: ignore[assignment]
     """Starts a final task again as a new round. FAILED_PRECONDITION `not_final` otherwise. NOT_FOUND."""
+    RetryTasks: _aio.UnaryUnaryMultiCallable[_management_pb2.RetryTasksRequest, _management_pb2.RetryTasksResponse]  # type: ignore[assignment]
+    """Starts failed or cancelled tasks again that fit a filter, newest first; with `dry_run` it only says which.
+    UNAVAILABLE: Redis does not answer, so readers could not be told to forget what they know; nothing was changed.
+    """
     WatchTasks: _aio.UnaryStreamMultiCallable[_management_pb2.WatchTasksRequest, _management_pb2.WatchTasksResponse]  # type: ignore[assignment]
     """Updates of tasks as this replica commits them or hears of them: a snapshot of each id named first. No ids: all
     tasks, no snapshot. Ends with RESOURCE_EXHAUSTED when the reader is too slow.
@@ -189,6 +197,16 @@ class ManagementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_management_pb2.RetryTaskResponse, _abc.Awaitable[_management_pb2.RetryTaskResponse]]:
         """Starts a final task again as a new round. FAILED_PRECONDITION `not_final` otherwise. NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def RetryTasks(
+        self,
+        request: _management_pb2.RetryTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_management_pb2.RetryTasksResponse, _abc.Awaitable[_management_pb2.RetryTasksResponse]]:
+        """Starts failed or cancelled tasks again that fit a filter, newest first; with `dry_run` it only says which.
+        UNAVAILABLE: Redis does not answer, so readers could not be told to forget what they know; nothing was changed.
+        """
 
     @_abc_1.abstractmethod
     def WatchTasks(

@@ -81,6 +81,10 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     """Stopped because a cancel was asked for."""
     OUTCOME_HANDED_BACK: _Outcome.ValueType  # 6
     """Given back unfinished; spends none of the task's attempts."""
+    OUTCOME_REFUSED: _Outcome.ValueType  # 7
+    """The replica did not hold it. On record alone, never reported; so is the next."""
+    OUTCOME_REPLICA_LOST: _Outcome.ValueType  # 8
+    """The session of its replica ended."""
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
     """How an attempt ended."""
@@ -98,6 +102,10 @@ OUTCOME_CANCELLED: Outcome.ValueType  # 5
 """Stopped because a cancel was asked for."""
 OUTCOME_HANDED_BACK: Outcome.ValueType  # 6
 """Given back unfinished; spends none of the task's attempts."""
+OUTCOME_REFUSED: Outcome.ValueType  # 7
+"""The replica did not hold it. On record alone, never reported; so is the next."""
+OUTCOME_REPLICA_LOST: Outcome.ValueType  # 8
+"""The session of its replica ended."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 class _Verdict:
@@ -136,8 +144,11 @@ class TaskError(_message.Message):
     EXCEPTION_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
+    PEAK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    LOG_TAIL_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     code: _builtins.str
-    """A stable word for programs: `handler_error`, `timeout`, `worker_died`, `replica_lost`,
+    """A stable word for programs: `handler_error`, `timeout`, `soft_timeout`, `expired`, `worker_died`, `replica_lost`,
     `unstorable`, `invalid_data`, `unstorable_result`, `cancelled`.
     """
     message: _builtins.str
@@ -148,6 +159,14 @@ class TaskError(_message.Message):
     """The signal that ended the worker process, where one did."""
     exit_code: _builtins.int
     """The worker's exit code, where it exited."""
+    peak_memory_bytes: _builtins.int
+    """The most memory that the worker process ever held, where it died or was killed."""
+    log_tail: _builtins.str
+    """The last lines that the attempt printed and logged; at most 2 KiB."""
+    @_builtins.property
+    def receipt(self) -> Global___CancelReceipt:
+        """What ended an attempt after a cancel was asked for. Set with the code `cancelled` alone."""
+
     def __init__(
         self,
         *,
@@ -156,14 +175,138 @@ class TaskError(_message.Message):
         exception: _builtins.str = ...,
         signal: _builtins.int = ...,
         exit_code: _builtins.int = ...,
+        peak_memory_bytes: _builtins.int = ...,
+        log_tail: _builtins.str = ...,
+        receipt: Global___CancelReceipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "exception", b"exception", "exit_code", b"exit_code", "message", b"message", "signal", b"signal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "exception", b"exception", "exit_code", b"exit_code", "log_tail", b"log_tail", "message", b"message", "peak_memory_bytes", b"peak_memory_bytes", "receipt", b"receipt", "signal", b"signal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskError: _TypeAlias = TaskError  # noqa: Y015
+
+@_typing.final
+class CancelReceipt(_message.Message):
+    """How a cancel came true."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _EndedBy:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _EndedByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[CancelReceipt._EndedBy.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ENDED_BY_UNSPECIFIED: CancelReceipt._EndedBy.ValueType  # 0
+        ENDED_BY_NOT_STARTED: CancelReceipt._EndedBy.ValueType  # 1
+        """No attempt was in progress, or the attempt had not been started."""
+        ENDED_BY_HANDLER: CancelReceipt._EndedBy.ValueType  # 2
+        """The handler stopped when it was asked."""
+        ENDED_BY_SIGTERM: CancelReceipt._EndedBy.ValueType  # 3
+        """The handler stopped on SIGTERM."""
+        ENDED_BY_SIGKILL: CancelReceipt._EndedBy.ValueType  # 4
+        """The worker process was killed."""
+        ENDED_BY_ITS_END: CancelReceipt._EndedBy.ValueType  # 5
+        """The attempt ended otherwise (it failed, its worker died, it was handed back) before it took note."""
+        ENDED_BY_SESSION_END: CancelReceipt._EndedBy.ValueType  # 6
+        """The session of its replica ended: the replica kills what runs as soon as it hears of it."""
+
+    class EndedBy(_EndedBy, metaclass=_EndedByEnumTypeWrapper): ...
+    ENDED_BY_UNSPECIFIED: CancelReceipt.EndedBy.ValueType  # 0
+    ENDED_BY_NOT_STARTED: CancelReceipt.EndedBy.ValueType  # 1
+    """No attempt was in progress, or the attempt had not been started."""
+    ENDED_BY_HANDLER: CancelReceipt.EndedBy.ValueType  # 2
+    """The handler stopped when it was asked."""
+    ENDED_BY_SIGTERM: CancelReceipt.EndedBy.ValueType  # 3
+    """The handler stopped on SIGTERM."""
+    ENDED_BY_SIGKILL: CancelReceipt.EndedBy.ValueType  # 4
+    """The worker process was killed."""
+    ENDED_BY_ITS_END: CancelReceipt.EndedBy.ValueType  # 5
+    """The attempt ended otherwise (it failed, its worker died, it was handed back) before it took note."""
+    ENDED_BY_SESSION_END: CancelReceipt.EndedBy.ValueType  # 6
+    """The session of its replica ended: the replica kills what runs as soon as it hears of it."""
+
+    ENDED_BY_FIELD_NUMBER: _builtins.int
+    STOPPED_AFTER_MS_FIELD_NUMBER: _builtins.int
+    PROCESSES_GONE_FIELD_NUMBER: _builtins.int
+    ended_by: Global___CancelReceipt.EndedBy.ValueType
+    stopped_after_ms: _builtins.int
+    """From the request to the end, in milliseconds of the replica's monotonic clock; 0 where no handler ran."""
+    processes_gone: _builtins.bool
+    """No process runs for the attempt any more: its handler has returned or its worker was reaped, and so were the
+    processes it had started. False where nobody could look (ENDED_BY_SESSION_END).
+    """
+    def __init__(
+        self,
+        *,
+        ended_by: Global___CancelReceipt.EndedBy.ValueType = ...,
+        stopped_after_ms: _builtins.int = ...,
+        processes_gone: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_by", b"ended_by", "processes_gone", b"processes_gone", "stopped_after_ms", b"stopped_after_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelReceipt: _TypeAlias = CancelReceipt  # noqa: Y015
+
+@_typing.final
+class Backoff(_message.Message):
+    """When a failed task is due again: uniform between 0 and initial × factor^(failures - 1), at most max ("full jitter")."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INITIAL_MS_FIELD_NUMBER: _builtins.int
+    FACTOR_FIELD_NUMBER: _builtins.int
+    MAX_MS_FIELD_NUMBER: _builtins.int
+    initial_ms: _builtins.int
+    """1 ms to 1 day; so is max_ms."""
+    factor: _builtins.float
+    """1 to 10."""
+    max_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        initial_ms: _builtins.int = ...,
+        factor: _builtins.float = ...,
+        max_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["factor", b"factor", "initial_ms", b"initial_ms", "max_ms", b"max_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Backoff: _TypeAlias = Backoff  # noqa: Y015
+
+@_typing.final
+class TaskOptions(_message.Message):
+    """What is not the default of its task. Most tasks have none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKOFF_FIELD_NUMBER: _builtins.int
+    SOFT_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    soft_timeout_ms: _builtins.int
+    """The handler is asked to give up after this long, and may clean up; shorter than the timeout. 0: never."""
+    @_builtins.property
+    def backoff(self) -> Global___Backoff: ...
+    def __init__(
+        self,
+        *,
+        backoff: Global___Backoff | None = ...,
+        soft_timeout_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backoff", b"backoff"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff", b"backoff", "soft_timeout_ms", b"soft_timeout_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskOptions: _TypeAlias = TaskOptions  # noqa: Y015
 
 @_typing.final
 class Submission(_message.Message):
@@ -183,6 +326,8 @@ class Submission(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     ACCEPTED_AT_FIELD_NUMBER: _builtins.int
+    EXPIRES_IN_MS_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.int
     """From a block leased with ReserveTaskIds. Fixed before the first write and reused on every retry,
     so that storing it twice is storing it once.
@@ -204,6 +349,10 @@ class Submission(_message.Message):
     """The client's key, or empty. Only on the gRPC path, where a conflict can be answered."""
     fingerprint: _builtins.bytes
     """SHA-256 over type, data and options; compared when the key was seen before."""
+    expires_in_ms: _builtins.int
+    """The task fails with `expired` if it waits to be started longer than this after it was due, in milliseconds.
+    0: it waits for ever.
+    """
     @_builtins.property
     def run_at(self) -> _timestamp_pb2.Timestamp:
         """Not before this time by the database's clock. Unset: now."""
@@ -212,6 +361,8 @@ class Submission(_message.Message):
     def accepted_at(self) -> _timestamp_pb2.Timestamp:
         """When the gateway took the request, by the gateway's clock: for display, never for a decision."""
 
+    @_builtins.property
+    def options(self) -> Global___TaskOptions: ...
     def __init__(
         self,
         *,
@@ -227,10 +378,12 @@ class Submission(_message.Message):
         idempotency_key: _builtins.str = ...,
         fingerprint: _builtins.bytes = ...,
         accepted_at: _timestamp_pb2.Timestamp | None = ...,
+        expires_in_ms: _builtins.int = ...,
+        options: Global___TaskOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "run_at", b"run_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "options", b"options", "run_at", b"run_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "data", b"data", "delay_ms", b"delay_ms", "fingerprint", b"fingerprint", "idempotency_key", b"idempotency_key", "max_attempts", b"max_attempts", "pool", b"pool", "priority", b"priority", "run_at", b"run_at", "task_id", b"task_id", "timeout_ms", b"timeout_ms", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "data", b"data", "delay_ms", b"delay_ms", "expires_in_ms", b"expires_in_ms", "fingerprint", b"fingerprint", "idempotency_key", b"idempotency_key", "max_attempts", b"max_attempts", "options", b"options", "pool", b"pool", "priority", b"priority", "run_at", b"run_at", "task_id", b"task_id", "timeout_ms", b"timeout_ms", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -292,6 +445,9 @@ class Task(_message.Message):
     REPLICA_FIELD_NUMBER: _builtins.int
     WORKER_FIELD_NUMBER: _builtins.int
     RESULT_ATTEMPT_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.int
     type: _builtins.str
     status: Global___TaskStatus.ValueType
@@ -337,6 +493,16 @@ class Task(_message.Message):
     def finished_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def cancel_requested_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
+        """The newest 100 attempts, in their order, the one in progress included. Left out of lists."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Not started by then, it fails with `expired`."""
+
+    @_builtins.property
+    def options(self) -> Global___TaskOptions: ...
     def __init__(
         self,
         *,
@@ -368,14 +534,66 @@ class Task(_message.Message):
         replica: _builtins.str = ...,
         worker: _builtins.str = ...,
         result_attempt: _builtins.int = ...,
+        attempts: _abc.Iterable[Global___Attempt] | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        options: Global___TaskOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "cancel_requested_at", b"cancel_requested_at", "claimed_at", b"claimed_at", "created_at", b"created_at", "error", b"error", "executed_at", b"executed_at", "finished_at", b"finished_at", "run_at", b"run_at", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "cancel_requested_at", b"cancel_requested_at", "claimed_at", b"claimed_at", "created_at", b"created_at", "error", b"error", "executed_at", b"executed_at", "expires_at", b"expires_at", "finished_at", b"finished_at", "options", b"options", "run_at", b"run_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "attempt", b"attempt", "cancel_requested_at", b"cancel_requested_at", "claimed_at", b"claimed_at", "created_at", b"created_at", "data", b"data", "error", b"error", "executed_at", b"executed_at", "failures", b"failures", "finished_at", b"finished_at", "max_attempts", b"max_attempts", "pool", b"pool", "priority", b"priority", "replica", b"replica", "replica_losses", b"replica_losses", "result", b"result", "result_attempt", b"result_attempt", "result_unavailable", b"result_unavailable", "revision", b"revision", "run_at", b"run_at", "started_at", b"started_at", "starts", b"starts", "status", b"status", "task_id", b"task_id", "timeout_ms", b"timeout_ms", "type", b"type", "worker", b"worker", "worker_deaths", b"worker_deaths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "attempt", b"attempt", "attempts", b"attempts", "cancel_requested_at", b"cancel_requested_at", "claimed_at", b"claimed_at", "created_at", b"created_at", "data", b"data", "error", b"error", "executed_at", b"executed_at", "expires_at", b"expires_at", "failures", b"failures", "finished_at", b"finished_at", "max_attempts", b"max_attempts", "options", b"options", "pool", b"pool", "priority", b"priority", "replica", b"replica", "replica_losses", b"replica_losses", "result", b"result", "result_attempt", b"result_attempt", "result_unavailable", b"result_unavailable", "revision", b"revision", "run_at", b"run_at", "started_at", b"started_at", "starts", b"starts", "status", b"status", "task_id", b"task_id", "timeout_ms", b"timeout_ms", "type", b"type", "worker", b"worker", "worker_deaths", b"worker_deaths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class Attempt(_message.Message):
+    """One attempt of a task: once claimed it stays on record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    CLAIMED_AT_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    replica: _builtins.str
+    """Name of the execution replica that it was given to."""
+    worker: _builtins.str
+    """Id of the worker process, where a handler was started and its end was reported."""
+    outcome: Global___Outcome.ValueType
+    """Unspecified: in progress."""
+    @_builtins.property
+    def claimed_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def ended_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def error(self) -> Global___TaskError: ...
+    def __init__(
+        self,
+        *,
+        attempt: _builtins.int = ...,
+        replica: _builtins.str = ...,
+        worker: _builtins.str = ...,
+        claimed_at: _timestamp_pb2.Timestamp | None = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        ended_at: _timestamp_pb2.Timestamp | None = ...,
+        outcome: Global___Outcome.ValueType = ...,
+        error: Global___TaskError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["claimed_at", b"claimed_at", "ended_at", b"ended_at", "error", b"error", "started_at", b"started_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "claimed_at", b"claimed_at", "ended_at", b"ended_at", "error", b"error", "outcome", b"outcome", "replica", b"replica", "started_at", b"started_at", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
@@ -506,6 +724,7 @@ class TaskType(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     pool: _builtins.str
     description: _builtins.str
@@ -523,6 +742,10 @@ class TaskType(_message.Message):
     def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskErrorKind]:
         """The failures that the type names."""
 
+    @_builtins.property
+    def options(self) -> Global___TaskOptions:
+        """Backoff and soft timeout of its tasks where a submission names none."""
+
     def __init__(
         self,
         *,
@@ -536,10 +759,11 @@ class TaskType(_message.Message):
         version: _builtins.str = ...,
         limits: Global___TaskLimits | None = ...,
         errors: _abc.Iterable[Global___TaskErrorKind] | None = ...,
+        options: Global___TaskOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_schema", b"data_schema", "description", b"description", "errors", b"errors", "limits", b"limits", "max_attempts", b"max_attempts", "name", b"name", "pool", b"pool", "result_schema", b"result_schema", "timeout_ms", b"timeout_ms", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_schema", b"data_schema", "description", b"description", "errors", b"errors", "limits", b"limits", "max_attempts", b"max_attempts", "name", b"name", "options", b"options", "pool", b"pool", "result_schema", b"result_schema", "timeout_ms", b"timeout_ms", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -649,6 +873,7 @@ class Report(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     EXECUTED_AT_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_MS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.int
     attempt: _builtins.int
     outcome: Global___Outcome.ValueType
@@ -657,6 +882,10 @@ class Report(_message.Message):
     worker: _builtins.str
     result: _builtins.bytes
     """A copy of the stored result if it has at most 4 KiB, for watchers; never for a decision."""
+    retry_after_ms: _builtins.int
+    """With OUTCOME_FAILED: the handler asks to be started again after this long, in milliseconds, instead of after the
+    backoff; at most 7 days.
+    """
     @_builtins.property
     def error(self) -> Global___TaskError: ...
     @_builtins.property
@@ -677,13 +906,19 @@ class Report(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         executed_at: _timestamp_pb2.Timestamp | None = ...,
         result: _builtins.bytes | None = ...,
+        retry_after_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_result", b"_result", "error", b"error", "executed_at", b"executed_at", "result", b"result", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_result", b"_result", "_retry_after_ms", b"_retry_after_ms", "error", b"error", "executed_at", b"executed_at", "result", b"result", "retry_after_ms", b"retry_after_ms", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_result", b"_result", "attempt", b"attempt", "error", b"error", "executed_at", b"executed_at", "outcome", b"outcome", "result", b"result", "started", b"started", "started_at", b"started_at", "task_id", b"task_id", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_result", b"_result", "_retry_after_ms", b"_retry_after_ms", "attempt", b"attempt", "error", b"error", "executed_at", b"executed_at", "outcome", b"outcome", "result", b"result", "retry_after_ms", b"retry_after_ms", "started", b"started", "started_at", b"started_at", "task_id", b"task_id", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__result: _TypeAlias = _typing.Literal["result"]  # noqa: Y015
     _WhichOneofArgType__result: _TypeAlias = _typing.Literal["_result", b"_result"]  # noqa: Y015
+    _WhichOneofReturnType__retry_after_ms: _TypeAlias = _typing.Literal["retry_after_ms"]  # noqa: Y015
+    _WhichOneofArgType__retry_after_ms: _TypeAlias = _typing.Literal["_retry_after_ms", b"_retry_after_ms"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__result) -> _WhichOneofReturnType__result | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_after_ms) -> _WhichOneofReturnType__retry_after_ms | None: ...
 
 Global___Report: _TypeAlias = Report  # noqa: Y015
