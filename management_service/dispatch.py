@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from headrace.v1.execution_pb2 import Assignment
-from headrace.v1.task_pb2 import Submission, TaskUpdate
+from headrace.v1.task_pb2 import Submission, TaskOptions, TaskUpdate
 from management_service.domain.demand import Account, by_types, spread
 from management_service.links import ExecutorLink
 from management_service.publishing import Publisher, wall_time
@@ -54,6 +54,8 @@ class Dispatcher:
         self._links = links
         self._publisher = publisher
         self._pools: dict[str, _Pool] = {}
+        # Pool and type of tasks that have to run with nothing beside them, as of the last look.
+        self._solitary: set[tuple[str, str]] = set()
         self._loop = BackgroundLoop("claims", self.run_once, interval=CLAIM_SECONDS)
         self._poll = BackgroundLoop("claim_poll", self._doubt, interval=CLAIM_SECONDS)
 
@@ -139,6 +141,7 @@ class Dispatcher:
     async def run_once(self) -> None:
         """Claim for every pool with open demand whose queue may hold something."""
         for name in self._pools_with_demand():
+            await self._claim_solitary(name)
             pool = self._pool(name)
             while not pool.nothing_waits and await self._claim(name, pool):
                 self.rounds += 1
@@ -146,9 +149,31 @@ class Dispatcher:
 
     async def _doubt(self) -> None:
         """Look at every queue now and then, whatever we were told or not told."""
+        self._solitary = set(await self._tasks.list_solitary())
         for pool in self._pools.values():
             pool.nothing_waits = False
         self._loop.wake()
+
+    async def _claim_solitary(self, name: str) -> None:
+        """Claim one task that two replicas were lost under, if one was seen; one is in progress at a time."""
+        types = {type_name for pool, type_name in self._solitary if pool == name}
+        account = next((a for a in self._accounts(name) if a.open > 0 and a.types & types), None)
+        if account is None:
+            return
+        self._solitary = set()
+        heard = self._heard_now()
+        account.reserve(1)
+        claimed: list[Claimed] = []
+        try:
+            claimed = await self._tasks.claim_solitary(
+                pool=name, types=sorted(account.types & types), session_id=account.session_id
+            )
+        finally:
+            account.release(1 - len(claimed))
+        for assignments in _by_session(claimed, name).values():
+            log.info("solitary_task_claimed", task_id=claimed[0].task_id, session_id=account.session_id)
+            self._send(account, assignments, heard=heard.get(account.session_id, 0))
+        self._publish_claimed(claimed)
 
     async def _claim(self, name: str, pool: _Pool) -> bool:
         """Claim once for each group of replicas with the same types; return whether to go on.
@@ -268,6 +293,8 @@ def _by_session(claimed: Sequence[Claimed], pool: str) -> dict[int, list[Assignm
                 round_base=task.round_base,
                 isolated=task.isolated,
                 max_attempts=task.max_attempts,
+                solitary=task.solitary,
+                soft_timeout_ms=TaskOptions.FromString(task.options).soft_timeout_ms if task.options else 0,
             )
         )
     return groups
@@ -282,4 +309,5 @@ def _first_assignment(submission: Submission) -> Assignment:
         pool=submission.pool,
         timeout_ms=submission.timeout_ms,
         max_attempts=submission.max_attempts,
+        soft_timeout_ms=submission.options.soft_timeout_ms,
     )

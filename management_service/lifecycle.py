@@ -1,13 +1,15 @@
-"""What users ask of single tasks: cancel, remove, start again."""
+"""What users ask of tasks: cancel, remove, start again."""
 
 from collections.abc import Callable
 
 import structlog
+from redis.exceptions import RedisError
 
 from headrace.v1.management_pb2 import DeleteTaskResponse
 from management_service.domain.statuses import TaskStatus
+from management_service.publishing import Publisher
 from management_service.reports import ReportDesk
-from management_service.storage.records import Change, TaskRow
+from management_service.storage.records import Change, FinishedFilter, TaskRow
 from management_service.storage.tasks import TaskRepository
 from servicekit.errors import Conflict, NotFound, Unavailable
 
@@ -21,10 +23,16 @@ class TaskLifecycle:
     """`pass_on_cancel(task_id, attempt)` tells the session's replica at once if a stream of ours reaches it."""
 
     def __init__(
-        self, tasks: TaskRepository, reports: ReportDesk, *, pass_on_cancel: Callable[[int, int], None]
+        self,
+        tasks: TaskRepository,
+        reports: ReportDesk,
+        publisher: Publisher,
+        *,
+        pass_on_cancel: Callable[[int, int], None],
     ) -> None:
         self._tasks = tasks
         self._reports = reports
+        self._publisher = publisher
         self._pass_on_cancel = pass_on_cancel
 
     async def cancel(self, task_id: int) -> TaskRow:
@@ -63,12 +71,34 @@ class TaskLifecycle:
 
     async def retry(self, task_id: int) -> TaskRow:
         """Start a final task again as a new round. Raises NotFound, Conflict `not_final`."""
-        change = await self._tasks.retry(task_id)
+        changes = await self._tasks.retry([task_id])
         row = await self.get(task_id)
-        if change is None:
+        if not changes:
             raise Conflict(f"task {task_id} is {row.status}: only a final task can be retried", code="not_final")
-        self._reports.publish([change])
+        self._reports.publish(changes)
         return row
+
+    async def retry_many(self, wanted: FinishedFilter, *, limit: int, dry_run: bool) -> tuple[list[int], bool]:
+        """Start up to `limit` tasks that fit again, or with `dry_run` find them alone.
+
+        Returns their ids, and whether more fit. Raises Unavailable when readers cannot be told to forget what they
+        know of the tasks; then nothing was changed.
+        """
+        found = await self._tasks.find_finished(wanted, limit=limit + 1)
+        task_ids, more = found[:limit], len(found) > limit
+        if dry_run or not task_ids:
+            return task_ids, more
+        try:
+            await self._publisher.put_tombstones(task_ids)
+        except RedisError as error:
+            raise Unavailable(
+                "Redis does not answer: nothing was retried", code="redis_down", retry_after=1.0
+            ) from error
+        changes = await self._tasks.retry(task_ids)
+        log.info("tasks_retried", count=len(changes), of=len(task_ids))
+        self._reports.publish(changes)
+        started = {change.task_id for change in changes}
+        return [task_id for task_id in task_ids if task_id in started], more
 
     async def get(self, task_id: int) -> TaskRow:
         row = await self._tasks.get(task_id)

@@ -64,7 +64,7 @@ class Manager:
         self.sessions = SessionKeeper(self.executors)
         self.reports = ReportDesk(self.tasks, self.dispatcher, self.publisher)
         self.store = TaskStore(self.tasks, self.dispatcher)
-        self.lifecycle = TaskLifecycle(self.tasks, self.reports, pass_on_cancel=self._pass_on_cancel)
+        self.lifecycle = TaskLifecycle(self.tasks, self.reports, self.publisher, pass_on_cancel=self._pass_on_cancel)
         self.ids = IdBlocks(IdBlockRepository(database), redis)
         self._watch = watch
         self._unnamed_since: dict[str, float] = {}

@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from headrace.v1.task_pb2 import TaskUpdate, UpdateBatch
+from headrace.v1.task_pb2 import TaskError, TaskUpdate, UpdateBatch
 from management_service.rpc.mapping import STATUS_TO_PROTO, error_from_json
 from management_service.storage.records import Change, PresentState
 from servicekit.redis_keys import CACHE_SECONDS, READY_CHANNEL, TOMBSTONE, UPDATES_CHANNEL, cached_task
@@ -118,6 +118,14 @@ def wall_time() -> Timestamp:
     return Timestamp(seconds=seconds, nanos=nanos)
 
 
+def _brief_error(text: str | None) -> TaskError | None:
+    """The error as updates carry it: what the attempt printed is read with the task."""
+    error = error_from_json(text)
+    if error is not None:
+        error.ClearField("log_tail")
+    return error
+
+
 def update_of(change: Change, *, at: Timestamp) -> TaskUpdate:
     """The update that tells of `change`."""
     return TaskUpdate(
@@ -127,7 +135,7 @@ def update_of(change: Change, *, at: Timestamp) -> TaskUpdate:
         attempt=change.attempt,
         revision=change.revision,
         at=at,
-        error=error_from_json(change.error),
+        error=_brief_error(change.error),
     )
 
 
@@ -140,5 +148,5 @@ def update_of_state(state: PresentState) -> TaskUpdate:
         attempt=state.attempt,
         revision=state.revision,
         at=wall_time(),
-        error=error_from_json(state.error),
+        error=_brief_error(state.error),
     )

@@ -22,7 +22,7 @@ _OUTBOX_ROWS_MAX = 100
 
 
 class Scheduler:
-    """Queues tasks whose time has come."""
+    """Queues tasks whose time has come, and fails those that were not started in time."""
 
     def __init__(self, tasks: TaskRepository, reports: ReportDesk) -> None:
         self._tasks = tasks
@@ -36,6 +36,9 @@ class Scheduler:
         await self._loop.stop()
 
     async def run_once(self) -> None:
+        while changes := await self._tasks.expire():
+            log.info("tasks_expired", count=len(changes), first=changes[0].task_id)
+            self._reports.publish(changes)
         while changes := await self._tasks.promote_due():
             self._reports.publish(changes)
 

@@ -21,6 +21,7 @@ class TaskEvent(StrEnum):
     SUBMITTED = "submitted"
     UNSTORABLE = "unstorable"
     BECAME_DUE = "became_due"
+    EXPIRED = "expired"
     CLAIMED = "claimed"
     ATTEMPT_COMPLETED = "attempt_completed"
     ATTEMPT_FAILED = "attempt_failed"
@@ -69,6 +70,10 @@ TRANSITIONS: frozenset[Transition] = frozenset(
         ),
         *(
             Transition(source, TaskEvent.CANCEL_REQUESTED, TaskStatus.CANCELLED)
+            for source in (TaskStatus.SCHEDULED, TaskStatus.QUEUED, TaskStatus.RETRYING)
+        ),
+        *(
+            Transition(source, TaskEvent.EXPIRED, TaskStatus.FAILED)
             for source in (TaskStatus.SCHEDULED, TaskStatus.QUEUED, TaskStatus.RETRYING)
         ),
         *(Transition(source, TaskEvent.RETRIED_BY_HAND, TaskStatus.QUEUED) for source in FINAL),

@@ -7,11 +7,13 @@ import random
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from management_service.domain.backoff import refusal_delay, retry_delay
+from management_service.domain.backoff import DEFAULT_BACKOFF, RETRY_AFTER_MAX, Backoff, refusal_delay
 from management_service.domain.statuses import FINAL, TaskEvent, TaskStatus
 
 WORKER_DEATHS_MAX = 3
 REPLICA_LOSSES_MAX = 3
+# From so many losses on a task runs with nothing beside it, and one such task at a time.
+SOLITARY_LOSSES = 2
 
 
 class StaleAttemptError(Exception):
@@ -61,6 +63,13 @@ def become_due(task: Task) -> Task:
     return replace(task, status=TaskStatus.QUEUED, revision=task.revision + 1, due_in=timedelta(0))
 
 
+def expire(task: Task) -> Task:
+    """Fail a task that was not started in time."""
+    if task.status not in (TaskStatus.SCHEDULED, TaskStatus.QUEUED, TaskStatus.RETRYING):
+        raise NotAllowedError(task.status)
+    return replace(task, status=TaskStatus.FAILED, revision=task.revision + 1, due_in=timedelta(0))
+
+
 def request_cancel(task: Task) -> Task:
     """Cancel at once when no attempt is in progress, else record the wish. Recording it twice changes nothing."""
     if task.status in FINAL:
@@ -91,8 +100,18 @@ def retry_by_hand(task: Task) -> Task:
     )
 
 
-def end_attempt(task: Task, event: TaskEvent, *, attempt: int, rng: random.Random, worth_retrying: bool = True) -> Task:
-    """Move the task after its attempt ended by `event`.
+def end_attempt(
+    task: Task,
+    event: TaskEvent,
+    *,
+    attempt: int,
+    rng: random.Random,
+    backoff: Backoff = DEFAULT_BACKOFF,
+    retry_after: timedelta | None = None,
+    worth_retrying: bool = True,
+) -> Task:
+    """Move the task after its attempt ended by `event`. After a failure it is due again when `backoff` says, or after
+    `retry_after` (at most 7 days) where the handler asked for that.
 
     Raises StaleAttemptError unless `attempt` is in progress. A move to a status that is not final goes to `cancelled`
     instead where a cancel was asked for.
@@ -100,7 +119,10 @@ def end_attempt(task: Task, event: TaskEvent, *, attempt: int, rng: random.Rando
     if task.status is not TaskStatus.PROCESSING or task.attempt != attempt:
         raise StaleAttemptError
     charged = _charge(task, event)
-    status, due_in = _next_status(charged, event, rng=rng, worth_retrying=worth_retrying)
+    status, due_in = _next_status(charged, event, worth_retrying=worth_retrying)
+    if status is TaskStatus.RETRYING:
+        failures = charged.failures + charged.worker_deaths
+        due_in = backoff.delay(failures, rng) if retry_after is None else min(retry_after, RETRY_AFTER_MAX)
     if status not in FINAL and task.cancel_requested:
         status, due_in = TaskStatus.CANCELLED, timedelta(0)
     return replace(
@@ -127,9 +149,7 @@ def _charge(task: Task, event: TaskEvent) -> Task:
             return replace(task, refusals=0)
 
 
-def _next_status(
-    task: Task, event: TaskEvent, *, rng: random.Random, worth_retrying: bool
-) -> tuple[TaskStatus, timedelta]:
+def _next_status(task: Task, event: TaskEvent, *, worth_retrying: bool) -> tuple[TaskStatus, timedelta]:
     now = timedelta(0)
     match event:
         case TaskEvent.ATTEMPT_COMPLETED:
@@ -140,7 +160,7 @@ def _next_status(
             spent = task.failures + task.worker_deaths
             if not worth_retrying or spent >= task.max_attempts or task.worker_deaths >= WORKER_DEATHS_MAX:
                 return TaskStatus.FAILED, now
-            return TaskStatus.RETRYING, retry_delay(spent, rng)
+            return TaskStatus.RETRYING, now
         case TaskEvent.SESSION_ENDED:
             lost = task.replica_losses >= REPLICA_LOSSES_MAX
             return (TaskStatus.FAILED if lost else TaskStatus.QUEUED), now

@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.v1 import management_pb2, task_pb2
 from management_service.domain.statuses import TaskEvent, TaskStatus
-from management_service.storage.records import CatalogRow, TaskRow
+from management_service.storage.records import CatalogRow, EndedAttempt, TaskRow
 
 STATUS_TO_PROTO: dict[str, task_pb2.TaskStatus.ValueType] = {
     status.value: task_pb2.TaskStatus.Value(f"TASK_STATUS_{status.name}") for status in TaskStatus
@@ -23,6 +23,9 @@ EVENT_OF_OUTCOME: dict[task_pb2.Outcome.ValueType, tuple[TaskEvent, bool]] = {
     task_pb2.OUTCOME_CANCELLED: (TaskEvent.ATTEMPT_CANCELLED, False),
     task_pb2.OUTCOME_HANDED_BACK: (TaskEvent.HANDED_BACK, True),
 }
+
+
+_ENDED_ATTEMPTS = msgspec.json.Decoder(list[EndedAttempt])
 
 
 def error_from_json(text: str | None) -> task_pb2.TaskError | None:
@@ -60,7 +63,41 @@ def task_to_proto(row: TaskRow, *, result: bytes | None = None, result_unavailab
         replica=row.replica or "",
         worker=row.worker or "",
         result_attempt=row.result_attempt or 0,
+        attempts=attempts_of(row),
+        expires_at=_timestamp(row.expires_at),
+        options=task_pb2.TaskOptions.FromString(row.options) if row.options else None,
     )
+
+
+def attempts_of(row: TaskRow) -> list[task_pb2.Attempt]:
+    """The attempts on record, and the latest one where the row itself tells of it."""
+    ended = _ENDED_ATTEMPTS.decode(row.ended_attempts) if row.ended_attempts else []
+    attempts = [
+        task_pb2.Attempt(
+            attempt=one.attempt,
+            replica=one.replica or "",
+            worker=one.worker or "",
+            claimed_at=_timestamp(one.claimed_at),
+            started_at=_timestamp(one.started_at),
+            ended_at=_timestamp(one.ended_at),
+            outcome=task_pb2.Outcome.Value(f"OUTCOME_{one.outcome.upper()}"),
+            error=task_pb2.TaskError(**one.error) if one.error else None,
+        )
+        for one in ended
+    ]
+    if row.data is not None and row.status in (TaskStatus.PROCESSING, TaskStatus.COMPLETED):
+        completed = row.status == TaskStatus.COMPLETED
+        latest = task_pb2.Attempt(
+            attempt=row.attempt,
+            replica=row.replica or "",
+            worker=row.worker or "",
+            claimed_at=_timestamp(row.claimed_at),
+            started_at=_timestamp(row.started_at),
+            ended_at=_timestamp(row.executed_at or row.finished_at) if completed else None,
+            outcome=task_pb2.OUTCOME_COMPLETED if completed else task_pb2.OUTCOME_UNSPECIFIED,
+        )
+        attempts.append(latest)
+    return attempts
 
 
 def catalog_entry(row: CatalogRow) -> management_pb2.CatalogEntry:

@@ -15,7 +15,7 @@ from management_service.domain.statuses import TaskStatus
 from management_service.ids import IdBlocks
 from management_service.lifecycle import TaskLifecycle
 from management_service.rpc.mapping import STATUS_FROM_PROTO, STATUS_TO_PROTO, catalog_entry, task_to_proto
-from management_service.rpc.validation import check_page, check_submissions
+from management_service.rpc.validation import RETRIES_DEFAULT, check_page, check_submissions, finished_filter
 from management_service.rpc.watching import watch_tasks
 from management_service.storage.executors import ExecutorRepository
 from management_service.storage.records import TaskRow
@@ -98,6 +98,13 @@ class ManagementServicer(ManagementServiceServicer):
     async def RetryTask(self, request: pb.RetryTaskRequest, context: Context) -> pb.RetryTaskResponse:
         return pb.RetryTaskResponse(task=task_to_proto(await self._lifecycle.retry(request.task_id)))
 
+    async def RetryTasks(self, request: pb.RetryTasksRequest, context: Context) -> pb.RetryTasksResponse:
+        wanted = finished_filter(request)
+        task_ids, more = await self._lifecycle.retry_many(
+            wanted, limit=request.limit or RETRIES_DEFAULT, dry_run=request.dry_run
+        )
+        return pb.RetryTasksResponse(task_ids=task_ids, more=more)
+
     async def WatchTasks(self, request: pb.WatchTasksRequest, context: Context) -> AsyncIterator[pb.WatchTasksResponse]:
         if len(request.task_ids) > _WATCHED_MAX:
             raise InvalidArgument(f"at most {_WATCHED_MAX} task ids can be watched at once", code="too_many_items")
@@ -117,6 +124,7 @@ class ManagementServicer(ManagementServiceServicer):
     async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
         counts, oldest = await self._tasks.count_statuses()
         executors, managers = await self._executors.count_live()
+        failures = await self._tasks.count_failures()
         return pb.GetStatsResponse(
             statuses=[
                 pb.GetStatsResponse.StatusCount(status=STATUS_TO_PROTO[status], count=counts.get(status, 0))
@@ -125,6 +133,10 @@ class ManagementServicer(ManagementServiceServicer):
             live_executors=executors,
             live_managers=managers,
             oldest_queued_ms=round(oldest.total_seconds() * 1000),
+            failures=[
+                pb.GetStatsResponse.FailureCount(type=group.type, error_code=group.error_code, count=group.tasks)
+                for group in failures
+            ],
         )
 
     async def _with_result(self, row: TaskRow) -> Task:

@@ -10,10 +10,10 @@ WITH live AS (
 )
 INSERT INTO tasks (
     task_id, type, data, pool, priority, max_attempts, timeout_ms, run_at, accepted_at, idempotency_key, fingerprint,
-    status, attempt, session_id, claimed_at
+    expires_at, options, status, attempt, session_id, claimed_at
 )
 SELECT s.task_id, s.type, s.data, s.pool, s.priority, s.max_attempts, s.timeout_ms, d.due, s.accepted_at,
-       s.idempotency_key, s.fingerprint,
+       s.idempotency_key, s.fingerprint, d.due + s.expires_in_ms * interval '1 millisecond', s.options,
        CASE WHEN d.due > now() THEN 'scheduled' WHEN live.session_id IS NULL THEN 'queued' ELSE 'processing' END
            ::task_status,
        CASE WHEN d.due > now() OR live.session_id IS NULL THEN 0 ELSE 1 END,
@@ -22,9 +22,10 @@ SELECT s.task_id, s.type, s.data, s.pool, s.priority, s.max_attempts, s.timeout_
   FROM unnest(
            %(task_ids)s::bigint[], %(types)s::text[], %(data)s::bytea[], %(pools)s::text[], %(priorities)s::int4[],
            %(max_attempts)s::int4[], %(timeouts)s::bigint[], %(run_at)s::timestamptz[], %(delays)s::bigint[],
-           %(accepted_at)s::timestamptz[], %(keys)s::text[], %(fingerprints)s::bytea[], %(owners)s::bigint[]
+           %(accepted_at)s::timestamptz[], %(keys)s::text[], %(fingerprints)s::bytea[], %(expires)s::bigint[],
+           %(options)s::bytea[], %(owners)s::bigint[]
        ) AS s (task_id, type, data, pool, priority, max_attempts, timeout_ms, run_at, delay_ms, accepted_at,
-               idempotency_key, fingerprint, owner)
+               idempotency_key, fingerprint, expires_in_ms, options, owner)
  CROSS JOIN LATERAL (SELECT coalesce(s.run_at, now() + s.delay_ms * interval '1 millisecond') AS due) AS d
   LEFT JOIN live ON live.session_id = s.owner
  ORDER BY s.task_id
@@ -49,7 +50,8 @@ SELECT idempotency_key, task_id, fingerprint FROM tasks WHERE idempotency_key = 
 
 -- name: claim_tasks
 -- Give ready tasks of one pool to sessions: one entry of `slots` per task wanted, up to `bytes_max` of data or one
--- task. Ended sessions get none. The last column counts the ready tasks found, those over the bound included.
+-- task. Ended sessions get none, and tasks that two replicas were lost under are claimed by claim_solitary. The last
+-- column counts the ready tasks found, those over the bound included.
 WITH live AS (
     SELECT coalesce(array_agg(s.session_id ORDER BY s.position), '{}') AS slots
       FROM unnest(%(slots)s::bigint[]) WITH ORDINALITY AS s (session_id, position)
@@ -58,6 +60,7 @@ WITH live AS (
     SELECT task_id, priority, run_at, octet_length(data) AS bytes
       FROM tasks
      WHERE status = 'queued' AND pool = %(pool)s AND type = ANY(%(types)s::text[]) AND run_at <= now()
+       AND replica_losses < 2 AND (expires_at IS NULL OR expires_at > now())
      ORDER BY priority DESC, run_at, task_id
      LIMIT (SELECT cardinality(slots) FROM live)
        FOR UPDATE SKIP LOCKED
@@ -71,7 +74,37 @@ UPDATE tasks t
   FROM live, numbered
  WHERE t.task_id = numbered.task_id AND (numbered.n = 1 OR bytes_so_far <= %(bytes_max)s)
 RETURNING t.task_id, t.attempt, t.session_id, t.type, t.data, t.timeout_ms, t.round_base, t.worker_deaths > 0,
-          t.max_attempts, t.revision, t.priority, (SELECT count(*) FROM picked);
+          t.max_attempts, t.options, false, t.revision, t.priority, (SELECT count(*) FROM picked);
+
+-- name: list_solitary
+-- Pools and types of ready tasks that two replicas were lost under, while none of them is in progress.
+SELECT DISTINCT pool, type FROM tasks
+ WHERE status = 'queued' AND replica_losses >= 2 AND run_at <= now()
+   AND NOT EXISTS (SELECT FROM tasks WHERE status = 'processing' AND replica_losses >= 2)
+ LIMIT 100;
+
+-- name: lock_solitary
+-- Held to the end of the transaction, so that the next statement sees what its last holder claimed. Number: "solitary".
+SELECT pg_advisory_xact_lock(8316003921553351033);
+
+-- name: claim_solitary
+-- Give one ready task that two replicas were lost under to a live session, unless another one is in progress.
+WITH picked AS MATERIALIZED (
+    SELECT task_id FROM tasks
+     WHERE status = 'queued' AND replica_losses >= 2 AND pool = %(pool)s AND type = ANY(%(types)s::text[])
+       AND run_at <= now() AND (expires_at IS NULL OR expires_at > now())
+       AND NOT EXISTS (SELECT FROM tasks WHERE status = 'processing' AND replica_losses >= 2)
+     ORDER BY priority DESC, run_at, task_id
+     LIMIT 1
+       FOR UPDATE SKIP LOCKED
+)
+UPDATE tasks t
+   SET status = 'processing', attempt = t.attempt + 1, session_id = e.session_id, claimed_at = now(),
+       started_at = NULL, executed_at = NULL, worker = NULL, revision = t.revision + 1
+  FROM picked, executors e
+ WHERE t.task_id = picked.task_id AND e.session_id = %(session_id)s AND e.ended_at IS NULL
+RETURNING t.task_id, t.attempt, t.session_id, t.type, t.data, t.timeout_ms, t.round_base, t.worker_deaths > 0,
+          t.max_attempts, t.options, true, t.revision, t.priority, 1;
 
 -- name: complete_attempts
 -- Close attempts whose results are stored, and delete outbox rows whose updates have been published.
@@ -103,7 +136,7 @@ SELECT task_id, attempt, status::text, result_attempt FROM tasks WHERE task_id =
 -- name: lock_attempts
 -- The tasks whose attempts ended otherwise, locked in id order for a decision.
 SELECT t.task_id, t.attempt, t.type, t.max_attempts, t.failures, t.worker_deaths, t.replica_losses, t.refusals,
-       t.round_base, t.revision, t.cancel_requested_at IS NOT NULL, t.pool, t.session_id
+       t.round_base, t.revision, t.cancel_requested_at IS NOT NULL, t.pool, t.session_id, t.options
   FROM tasks t
   JOIN unnest(%(task_ids)s::bigint[], %(attempts)s::int4[]) AS r (task_id, attempt)
     ON t.task_id = r.task_id AND t.attempt = r.attempt
@@ -112,14 +145,15 @@ SELECT t.task_id, t.attempt, t.type, t.max_attempts, t.failures, t.worker_deaths
    FOR UPDATE OF t;
 
 -- name: move_attempts
--- Write the decisions about tasks that lock_attempts holds.
+-- Write the decisions about tasks that lock_attempts holds, and put the attempts that ended on record.
 WITH decided AS (
     SELECT * FROM unnest(
         %(task_ids)s::bigint[], %(statuses)s::text[], %(delays)s::bigint[], %(failures)s::int4[],
         %(worker_deaths)s::int4[], %(refusals)s::int4[], %(errors)s::text[], %(started)s::bool[], %(workers)s::text[],
-        %(started_at)s::timestamptz[], %(executed_at)s::timestamptz[]
+        %(started_at)s::timestamptz[], %(executed_at)s::timestamptz[], %(outcomes)s::text[],
+        %(attempt_errors)s::text[]
     ) AS d (task_id, status, delay_ms, failures, worker_deaths, refusals, error, started, worker, started_at,
-            executed_at)
+            executed_at, outcome, attempt_error)
 ), moved AS (
     UPDATE tasks t
        SET status = d.status::task_status, revision = t.revision + 1,
@@ -131,7 +165,15 @@ WITH decided AS (
            started_at = coalesce(d.started_at, t.started_at), executed_at = coalesce(d.executed_at, t.executed_at)
       FROM decided d
      WHERE t.task_id = d.task_id
-    RETURNING t.task_id, t.attempt, t.type, t.status, t.revision, t.error::text, t.pool
+    RETURNING t.task_id, t.attempt, t.type, t.status, t.revision, t.error::text, t.pool, t.session_id, t.claimed_at,
+              d.worker, d.started_at, d.executed_at, d.outcome, d.attempt_error
+), recorded AS (
+    INSERT INTO ended_attempts (task_id, attempt, session_id, worker, claimed_at, started_at, ended_at, outcome, error)
+    SELECT task_id, attempt, session_id, worker, claimed_at, started_at, coalesce(executed_at, now()), outcome,
+           attempt_error::jsonb
+      FROM moved
+), forgotten AS (
+    DELETE FROM ended_attempts a USING moved WHERE a.task_id = moved.task_id AND a.attempt = moved.attempt - 100
 ), noted AS (
     INSERT INTO outbox (task_ids)
     SELECT array_agg(task_id) FROM moved WHERE status IN ('failed', 'cancelled') HAVING count(*) > 0
@@ -156,10 +198,11 @@ WITH lost AS (
        SET status = n.status, revision = t.revision + 1, replica_losses = t.replica_losses + 1, refusals = 0,
            run_at = CASE WHEN n.status = 'queued' THEN now() ELSE t.run_at END,
            finished_at = CASE WHEN n.status <> 'queued' THEN now() END,
-           error = jsonb_build_object(
-               'code', CASE WHEN n.status = 'cancelled' THEN 'cancelled' ELSE 'replica_lost' END,
-               'message', CASE WHEN n.status = 'cancelled' THEN 'cancelled when the session of its replica ended'
-                               ELSE 'the execution replica of attempt ' || t.attempt || ' was lost' END)
+           error = CASE WHEN n.status = 'cancelled' THEN jsonb_build_object(
+                       'code', 'cancelled', 'message', 'cancelled when the session of its replica ended',
+                       'receipt', jsonb_build_object('ended_by', 'ENDED_BY_SESSION_END'))
+                   ELSE jsonb_build_object('code', 'replica_lost', 'message',
+                       'the execution replica of attempt ' || t.attempt || ' was lost') END
       FROM lost
       JOIN tasks held USING (task_id)
      CROSS JOIN LATERAL (
@@ -168,7 +211,14 @@ WITH lost AS (
                      ELSE 'queued' END::task_status AS status
      ) AS n
      WHERE t.task_id = lost.task_id
-    RETURNING t.task_id, t.attempt, t.type, t.status, t.revision, t.error::text, t.pool
+    RETURNING t.task_id, t.attempt, t.type, t.status, t.revision, t.error::text, t.pool, t.session_id, t.claimed_at
+), recorded AS (
+    INSERT INTO ended_attempts (task_id, attempt, session_id, claimed_at, ended_at, outcome, error)
+    SELECT task_id, attempt, session_id, claimed_at, now(), 'replica_lost', jsonb_build_object(
+               'code', 'replica_lost', 'message', 'the session of the execution replica ended')
+      FROM moved
+), forgotten AS (
+    DELETE FROM ended_attempts a USING moved WHERE a.task_id = moved.task_id AND a.attempt = moved.attempt - 100
 ), noted AS (
     INSERT INTO outbox (task_ids) SELECT array_agg(task_id) FROM moved WHERE status <> 'queued' HAVING count(*) > 0
     RETURNING outbox_id
@@ -190,6 +240,30 @@ UPDATE tasks t SET status = 'queued', revision = t.revision + 1
   FROM due WHERE t.task_id = due.task_id
 RETURNING t.task_id, t.attempt, t.type, t.status::text, t.revision, NULL::text, t.pool, NULL::bigint;
 
+-- name: expire_tasks
+-- Fail the tasks that were not started in time, by the database's clock.
+WITH late AS (
+    SELECT task_id FROM tasks
+     WHERE status IN ('scheduled', 'queued', 'retrying') AND expires_at <= now()
+     ORDER BY task_id
+     LIMIT %(limit)s
+       FOR UPDATE SKIP LOCKED
+), moved AS (
+    UPDATE tasks t
+       SET status = 'failed', finished_at = now(), revision = t.revision + 1,
+           error = jsonb_build_object('code', 'expired', 'message',
+               CASE WHEN t.attempt = t.round_base THEN 'not started before it expired'
+                    ELSE 'not started again before it expired' END)
+      FROM late WHERE t.task_id = late.task_id
+    RETURNING t.task_id, t.attempt, t.type, t.status, t.revision, t.error::text, t.pool
+), noted AS (
+    INSERT INTO outbox (task_ids) SELECT array_agg(task_id) FROM moved HAVING count(*) > 0
+    RETURNING outbox_id
+)
+SELECT moved.task_id, moved.attempt, moved.type, moved.status::text, moved.revision, moved.error, moved.pool,
+       noted.outbox_id
+  FROM moved LEFT JOIN noted ON true;
+
 -- name: scan_attempts
 -- All attempts in progress, for questions and for cancels to be passed on.
 SELECT task_id, attempt, session_id, cancel_requested_at IS NOT NULL FROM tasks WHERE status = 'processing';
@@ -202,7 +276,10 @@ WITH moved AS (
            status = CASE WHEN t.status = 'processing' THEN t.status ELSE 'cancelled' END,
            finished_at = CASE WHEN t.status = 'processing' THEN NULL ELSE now() END,
            error = CASE WHEN t.status = 'processing' THEN t.error
-                        ELSE jsonb_build_object('code', 'cancelled', 'message', 'cancelled before it started') END
+                        ELSE jsonb_build_object(
+                            'code', 'cancelled', 'message', 'cancelled while no attempt was in progress',
+                            'receipt', jsonb_build_object('ended_by', 'ENDED_BY_NOT_STARTED', 'processes_gone', true))
+                   END
      WHERE t.task_id = %(task_id)s AND t.removed_at IS NULL
        AND t.status IN ('scheduled', 'queued', 'retrying', 'processing')
        AND (t.status <> 'processing' OR t.cancel_requested_at IS NULL)
@@ -223,19 +300,32 @@ WITH removed AS (
      WHERE task_id = %(task_id)s AND removed_at IS NULL AND finished_at IS NOT NULL
        AND (cancel_requested_at IS NULL OR cancel_requested_at <= now() - interval '60 seconds')
     RETURNING task_id
+), forgotten AS (
+    DELETE FROM ended_attempts a USING removed WHERE a.task_id = removed.task_id
 ), noted AS (
     INSERT INTO outbox (task_ids) SELECT array_agg(task_id) FROM removed HAVING count(*) > 0
 )
 SELECT task_id FROM removed;
 
--- name: retry_task
--- Start a final task again as a new round. No row: not final, removed, or without data to run on.
-WITH moved AS (
+-- name: retry_tasks
+-- Start final tasks again as a new round; an attempt that completed goes on record. No row: not final, removed, or
+-- without data to run on.
+WITH final AS (
+    SELECT task_id, attempt, result_attempt, session_id, worker, claimed_at, started_at, executed_at
+      FROM tasks
+     WHERE task_id = ANY(%(task_ids)s::bigint[]) AND finished_at IS NOT NULL AND removed_at IS NULL AND data IS NOT NULL
+     ORDER BY task_id
+       FOR UPDATE
+), recorded AS (
+    INSERT INTO ended_attempts (task_id, attempt, session_id, worker, claimed_at, started_at, ended_at, outcome)
+    SELECT task_id, attempt, session_id, worker, claimed_at, started_at, coalesce(executed_at, now()), 'completed'
+      FROM final WHERE result_attempt IS NOT NULL
+), moved AS (
     UPDATE tasks t
        SET status = 'queued', round_base = t.attempt, result_attempt = NULL, cancel_requested_at = NULL, error = NULL,
            failures = 0, worker_deaths = 0, replica_losses = 0, refusals = 0, finished_at = NULL, run_at = now(),
-           revision = t.revision + 1
-     WHERE t.task_id = %(task_id)s AND t.finished_at IS NOT NULL AND t.removed_at IS NULL AND t.data IS NOT NULL
+           expires_at = NULL, revision = t.revision + 1
+      FROM final WHERE t.task_id = final.task_id
     RETURNING t.task_id, t.attempt, t.type, t.status, t.revision, NULL::text AS error, t.pool
 ), noted AS (
     INSERT INTO outbox (task_ids) SELECT array_agg(task_id) FROM moved HAVING count(*) > 0
@@ -246,11 +336,17 @@ SELECT moved.task_id, moved.attempt, moved.type, moved.status::text, moved.revis
   FROM moved LEFT JOIN noted ON true;
 
 -- name: get_task
--- One task with its data, unless removed.
+-- One task with its data and the attempts on record, unless removed.
 SELECT t.task_id, t.type, t.status::text, t.data, t.error::text, t.pool, t.priority, t.attempt, t.max_attempts,
        t.starts, t.failures, t.worker_deaths, t.replica_losses, t.timeout_ms, t.revision, t.run_at, t.accepted_at,
        t.created_at, t.claimed_at, t.started_at, t.executed_at, t.finished_at, t.cancel_requested_at, e.replica,
-       t.worker, t.result_attempt
+       t.worker, t.result_attempt, t.expires_at, t.options, (
+           SELECT json_agg(json_build_object(
+                      'attempt', a.attempt, 'replica', r.replica, 'worker', a.worker, 'claimed_at', a.claimed_at,
+                      'started_at', a.started_at, 'ended_at', a.ended_at, 'outcome', a.outcome, 'error', a.error
+                  ) ORDER BY a.attempt)
+             FROM ended_attempts a LEFT JOIN executors r ON r.session_id = a.session_id
+            WHERE a.task_id = t.task_id)::text
   FROM tasks t LEFT JOIN executors e ON e.session_id = t.session_id
  WHERE t.task_id = %(task_id)s AND t.removed_at IS NULL;
 
@@ -263,13 +359,24 @@ SET LOCAL plan_cache_mode = 'force_custom_plan';
 SELECT t.task_id, t.type, t.status::text, NULL::bytea, t.error::text, t.pool, t.priority, t.attempt, t.max_attempts,
        t.starts, t.failures, t.worker_deaths, t.replica_losses, t.timeout_ms, t.revision, t.run_at, t.accepted_at,
        t.created_at, t.claimed_at, t.started_at, t.executed_at, t.finished_at, t.cancel_requested_at, e.replica,
-       t.worker, t.result_attempt
+       t.worker, t.result_attempt, t.expires_at, t.options, NULL::text
   FROM tasks t LEFT JOIN executors e ON e.session_id = t.session_id
  WHERE t.removed_at IS NULL
    AND (%(status)s::text IS NULL OR t.status = %(status)s::text::task_status)
    AND (%(type)s::text IS NULL OR t.type = %(type)s::text)
    AND (%(after)s::bigint IS NULL OR t.task_id < %(after)s::bigint)
  ORDER BY t.task_id DESC
+ LIMIT %(limit)s;
+
+-- name: find_finished
+-- Ids of failed or cancelled tasks that fit a filter and can be started again, newest first.
+SELECT task_id FROM tasks
+ WHERE removed_at IS NULL AND data IS NOT NULL AND status = %(status)s::text::task_status
+   AND (%(type)s::text IS NULL OR type = %(type)s::text)
+   AND (%(code)s::text IS NULL OR error ->> 'code' = %(code)s::text)
+   AND (%(finished_after)s::timestamptz IS NULL OR finished_at >= %(finished_after)s::timestamptz)
+   AND (%(finished_before)s::timestamptz IS NULL OR finished_at < %(finished_before)s::timestamptz)
+ ORDER BY task_id DESC
  LIMIT %(limit)s;
 
 -- name: read_updates
@@ -292,6 +399,14 @@ DELETE FROM outbox WHERE outbox_id = ANY(%(outbox_ids)s::bigint[]);
 SELECT status::text, count(*) FROM tasks
  WHERE status IN ('scheduled', 'queued', 'processing', 'retrying', 'failed', 'cancelled') AND removed_at IS NULL
  GROUP BY status;
+
+-- name: count_failures
+-- Failed tasks by type and code, the largest groups first.
+SELECT type, coalesce(error ->> 'code', ''), count(*) FROM tasks
+ WHERE status = 'failed' AND removed_at IS NULL
+ GROUP BY 1, 2
+ ORDER BY 3 DESC, 1, 2
+ LIMIT 100;
 
 -- name: estimate_rows
 SELECT greatest(n_live_tup, 0) FROM pg_stat_user_tables WHERE relname = 'tasks';
@@ -319,6 +434,8 @@ WITH expired AS (
     UPDATE tasks t SET removed_at = now(), revision = t.revision + 1, data = NULL
       FROM expired WHERE t.task_id = expired.task_id
     RETURNING t.task_id
+), forgotten AS (
+    DELETE FROM ended_attempts a USING removed WHERE a.task_id = removed.task_id
 ), noted AS (
     INSERT INTO outbox (task_ids) SELECT array_agg(task_id) FROM removed HAVING count(*) > 0
 )

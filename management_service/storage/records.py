@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 from headrace.v1.task_pb2 import Report, Submission, TaskType
-from management_service.domain.statuses import TaskEvent
+from management_service.domain.statuses import TaskEvent, TaskStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Claimed(NamedTuple):
     round_base: int
     isolated: bool
     max_attempts: int
+    options: bytes | None
+    solitary: bool
     revision: int
     priority: int
     ready_found: int
@@ -97,6 +101,42 @@ class TaskRow(NamedTuple):
     replica: str | None
     worker: str | None
     result_attempt: int | None
+    expires_at: datetime | None
+    options: bytes | None
+    # JSON array of EndedAttempt; None where there is none.
+    ended_attempts: str | None
+
+
+class EndedAttempt(msgspec.Struct, frozen=True):
+    """An attempt on record."""
+
+    attempt: int
+    replica: str | None
+    worker: str | None
+    claimed_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime
+    outcome: str
+    error: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedFilter:
+    """Which failed or cancelled tasks are meant; None: any. Times by the database's clock."""
+
+    status: TaskStatus = TaskStatus.FAILED
+    type_name: str | None = None
+    error_code: str | None = None
+    finished_after: datetime | None = None
+    finished_before: datetime | None = None
+
+
+class FailureCount(NamedTuple):
+    """How many failed tasks of a type have an error of this code."""
+
+    type: str
+    error_code: str
+    tasks: int
 
 
 class PresentState(NamedTuple):

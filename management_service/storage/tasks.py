@@ -9,9 +9,10 @@ import msgspec
 import psycopg
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from headrace.v1.task_pb2 import Report, Submission, TaskError
+from headrace.v1.task_pb2 import CancelReceipt, Report, Submission, TaskError, TaskOptions
+from management_service.domain.backoff import DEFAULT_BACKOFF, Backoff
 from management_service.domain.questions import AttemptRow
-from management_service.domain.statuses import TaskStatus
+from management_service.domain.statuses import TaskEvent, TaskStatus
 from management_service.domain.task import REPLICA_LOSSES_MAX, Task, end_attempt
 from management_service.storage.records import (
     AttemptState,
@@ -19,6 +20,8 @@ from management_service.storage.records import (
     Claimed,
     Completed,
     Ending,
+    FailureCount,
+    FinishedFilter,
     NewTask,
     PresentState,
     TaskRow,
@@ -35,6 +38,14 @@ from servicekit.postgres import Database
 from servicekit.queries import load_queries
 
 QUERIES = load_queries("management_service.storage")
+# How the records call an attempt that ended by an event: the lower-case name of its headrace.v1.Outcome.
+OUTCOME_OF_EVENT = {
+    TaskEvent.ATTEMPT_FAILED: "failed",
+    TaskEvent.WORKER_DIED: "worker_died",
+    TaskEvent.ATTEMPT_CANCELLED: "cancelled",
+    TaskEvent.HANDED_BACK: "handed_back",
+    TaskEvent.REFUSED: "refused",
+}
 _ROWS_MAX = 1000
 _CLAIM_BYTES_MAX = 4 * 2**20
 
@@ -76,6 +87,22 @@ class TaskRepository:
         claimed = [Claimed(*row) for row in await self._database.fetch(QUERIES["claim_tasks"], params)]
         claimed.sort(key=lambda task: (-task.priority, task.task_id))
         return claimed
+
+    async def list_solitary(self) -> list[tuple[str, str]]:
+        """Return pool and type of the ready tasks that two replicas were lost under; none while one is in progress."""
+        return [(pool, name) for pool, name in await self._database.fetch(QUERIES["list_solitary"])]
+
+    async def claim_solitary(self, *, pool: str, types: Sequence[str], session_id: int) -> list[Claimed]:
+        """Give one ready task that two replicas were lost under to the session, unless another is in progress."""
+        params = {"pool": pool, "types": list(types), "session_id": session_id}
+
+        async def work(connection: psycopg.AsyncConnection) -> list[Claimed]:
+            async with connection.transaction():
+                await connection.execute(QUERIES["lock_solitary"])
+                cursor = await connection.execute(QUERIES["claim_solitary"], params, binary=True)
+                return [Claimed(*row) for row in await cursor.fetchall()]
+
+        return await self._database.run(work)
 
     async def complete(self, reports: Sequence[Report], *, published: Sequence[int] = ()) -> list[Completed]:
         """Close the attempts of `reports`, one per task; return those that owned their tasks.
@@ -126,16 +153,40 @@ class TaskRepository:
         """Queue up to 1,000 scheduled or retrying tasks whose time has come."""
         return await self._changes("promote_due", {"limit": _ROWS_MAX})
 
+    async def expire(self) -> list[Change]:
+        """Fail up to 1,000 tasks that were not started in time."""
+        return await self._changes("expire_tasks", {"limit": _ROWS_MAX})
+
     async def scan_attempts(self) -> list[AttemptRow]:
         return [AttemptRow(*row) for row in await self._database.fetch(QUERIES["scan_attempts"])]
 
     async def request_cancel(self, task_id: int) -> Change | None:
         """Cancel the task, or record the wish; None when it is final, not there, or has been asked before."""
-        return await self._change("request_cancel", task_id)
+        changes = await self._changes("request_cancel", {"task_id": task_id})
+        return changes[0] if changes else None
 
-    async def retry(self, task_id: int) -> Change | None:
-        """Start a final task again; None when it is not final or not there."""
-        return await self._change("retry_task", task_id)
+    async def retry(self, task_ids: Sequence[int]) -> list[Change]:
+        """Start final tasks again; those that are not final, or not there, do not come back."""
+        return await self._changes("retry_tasks", {"task_ids": int8_array(task_ids)})
+
+    async def find_finished(self, wanted: FinishedFilter, *, limit: int) -> list[int]:
+        """Return the ids of tasks that fit and could be started again, newest first."""
+        params = {
+            "status": wanted.status.value,
+            "type": wanted.type_name,
+            "code": wanted.error_code,
+            "finished_after": wanted.finished_after,
+            "finished_before": wanted.finished_before,
+            "limit": limit,
+        }
+
+        async def work(connection: psycopg.AsyncConnection) -> list[int]:
+            async with connection.transaction():
+                await connection.execute(QUERIES["plan_for_values"])
+                cursor = await connection.execute(QUERIES["find_finished"], params, binary=True)
+                return [row[0] for row in await cursor.fetchall()]
+
+        return await self._database.run(work)
 
     async def remove(self, task_id: int) -> bool:
         """Hide a finished task; False when there is none, or a cancel of it is younger than 60 s."""
@@ -171,6 +222,10 @@ class TaskRepository:
         [(oldest_ms,)] = await self._database.fetch(QUERIES["oldest_queued"])
         return counts, timedelta(milliseconds=oldest_ms)
 
+    async def count_failures(self) -> list[FailureCount]:
+        """Count failed tasks by type and code, the largest 100 groups first."""
+        return [FailureCount(*row) for row in await self._database.fetch(QUERIES["count_failures"])]
+
     async def remove_expired(self, *, retention: timedelta) -> list[int]:
         """Hide up to 1,000 tasks that finished longer than `retention` ago; return their ids."""
         params = {"retention": retention, "limit": _ROWS_MAX}
@@ -182,10 +237,6 @@ class TaskRepository:
 
     async def _changes(self, name: str, params: dict[str, object]) -> list[Change]:
         return [Change(*row) for row in await self._database.fetch(QUERIES[name], params)]
-
-    async def _change(self, name: str, task_id: int) -> Change | None:
-        changes = await self._changes(name, {"task_id": task_id})
-        return changes[0] if changes else None
 
 
 def printable(text: str) -> str:
@@ -202,7 +253,27 @@ def error_json(error: TaskError) -> str:
         fields["signal"] = error.signal
     if error.exit_code:
         fields["exit_code"] = error.exit_code
+    if error.peak_memory_bytes:
+        fields["peak_memory_bytes"] = error.peak_memory_bytes
+    if error.log_tail:
+        fields["log_tail"] = printable(error.log_tail)
+    if error.HasField("receipt"):
+        fields["receipt"] = {
+            "ended_by": CancelReceipt.EndedBy.Name(error.receipt.ended_by),
+            "stopped_after_ms": error.receipt.stopped_after_ms,
+            "processes_gone": error.receipt.processes_gone,
+        }
     return msgspec.json.encode(fields).decode()
+
+
+# The error of a task whose cancel came true when its attempt ended for another reason; that is on its record.
+_CANCELLED_AT_ITS_END = error_json(
+    TaskError(
+        code="cancelled",
+        message="cancelled when its attempt had ended for another reason",
+        receipt=CancelReceipt(ended_by=CancelReceipt.ENDED_BY_ITS_END, processes_gone=True),
+    )
+)
 
 
 def _task_columns(tasks: Sequence[NewTask]) -> dict[str, Any]:
@@ -222,6 +293,8 @@ def _task_columns(tasks: Sequence[NewTask]) -> dict[str, Any]:
         "accepted_at": timestamptz_array_of_micros([_micros(row, "accepted_at") for row in rows]),
         "keys": text_array([row.idempotency_key or None for row in rows]),
         "fingerprints": bytea_array([row.fingerprint or None for row in rows]),
+        "expires": int8_array([row.expires_in_ms or None for row in rows]),
+        "options": bytea_array([row.options.SerializeToString() if row.HasField("options") else None for row in rows]),
         "owners": int8_array(owners),
         "sessions": sorted({owner for owner in owners if owner is not None}),
     }
@@ -256,7 +329,17 @@ def _decide(row: tuple[Any, ...], ending: Ending, rng: random.Random) -> dict[st
         cancel_requested=row[10],
     )
     report = ending.report
-    after = end_attempt(before, ending.event, attempt=attempt, rng=rng, worth_retrying=ending.worth_retrying)
+    after = end_attempt(
+        before,
+        ending.event,
+        attempt=attempt,
+        rng=rng,
+        backoff=_backoff(row[13]),
+        retry_after=timedelta(milliseconds=report.retry_after_ms) if report.HasField("retry_after_ms") else None,
+        worth_retrying=ending.worth_retrying,
+    )
+    error = error_json(report.error) if report.HasField("error") else None
+    told_itself = ending.event is TaskEvent.ATTEMPT_CANCELLED
     return {
         "task_ids": task_id,
         "statuses": after.status.value,
@@ -264,9 +347,21 @@ def _decide(row: tuple[Any, ...], ending: Ending, rng: random.Random) -> dict[st
         "failures": after.failures,
         "worker_deaths": after.worker_deaths,
         "refusals": after.refusals,
-        "errors": error_json(report.error) if report.HasField("error") else None,
+        "errors": error if told_itself or after.status is not TaskStatus.CANCELLED else _CANCELLED_AT_ITS_END,
         "started": report.started,
         "workers": printable(report.worker) or None,
         "started_at": _time(report, "started_at"),
         "executed_at": _time(report, "executed_at"),
+        "outcomes": OUTCOME_OF_EVENT[ending.event],
+        "attempt_errors": error,
     }
+
+
+def _backoff(options: bytes | None) -> Backoff:
+    if options is None:
+        return DEFAULT_BACKOFF
+    parsed = TaskOptions.FromString(options)
+    if not parsed.HasField("backoff"):
+        return DEFAULT_BACKOFF
+    given = parsed.backoff
+    return Backoff(timedelta(milliseconds=given.initial_ms), given.factor, timedelta(milliseconds=given.max_ms))

@@ -98,3 +98,20 @@ async def test_reserved_demand_comes_back_when_tasks_were_stored_before_or_their
     assert link.assigned == []
     assert await rows.read(2, "status") == "queued"
     assert (link.account.open, link.account.reserved) == (5, 0)
+
+
+async def test_a_task_that_has_to_run_alone_is_sent_though_others_would_take_all_demand(
+    tasks: TaskRepository, dispatcher: Dispatcher, links: dict[str, ExecutorLink], rows: Rows
+) -> None:
+    await rows.session()
+    link = RememberingLink(granted=1)
+    links[link.address] = link
+    await rows.queued(1)
+    await rows.set(1, "replica_losses = 2")
+    await rows.queued(*range(2, 6))
+    await dispatcher._doubt()
+    await dispatcher.run_once()
+    assert link.assigned == [(1, 1)]
+    link.account.grant(3)
+    await dispatcher.run_once()
+    assert link.assigned == [(1, 1), (2, 1), (3, 1)]

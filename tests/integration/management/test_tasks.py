@@ -220,10 +220,9 @@ async def test_refusals_delay_the_next_claim(tasks: TaskRepository, rows: Rows) 
 
 async def test_a_retry_by_hand_starts_a_new_round(tasks: TaskRepository, rows: Rows) -> None:
     await rows.processing(1)
-    assert await tasks.retry(1) is None
+    assert await tasks.retry([1]) == []
     await tasks.complete([report(1, 1)])
-    change = await tasks.retry(1)
-    assert change is not None
+    [change] = await tasks.retry([1])
     assert (change.status, change.attempt) == ("queued", 1)
     assert await rows.read(1, "round_base", "result_attempt", "finished_at") == (1, None, None)
     [claimed] = await tasks.claim(pool="cpu", types=["noop"], slots=[SESSION])

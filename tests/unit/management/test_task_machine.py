@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from management_service.domain.backoff import refusal_delay, retry_delay
+from management_service.domain.backoff import DEFAULT_BACKOFF, Backoff, refusal_delay
 from management_service.domain.statuses import FINAL, TRANSITIONS, TaskEvent, TaskStatus, Transition
 from management_service.domain.task import (
     NotAllowedError,
@@ -17,6 +17,7 @@ from management_service.domain.task import (
     become_due,
     claim,
     end_attempt,
+    expire,
     request_cancel,
     retry_by_hand,
 )
@@ -75,6 +76,14 @@ class TaskLife(RuleBasedStateMachine):
                 become_due(self.task)
 
     @rule()
+    def expire(self) -> None:
+        if self.task.status in (TaskStatus.SCHEDULED, TaskStatus.QUEUED, TaskStatus.RETRYING):
+            self.moved(TaskEvent.EXPIRED, expire(self.task))
+        else:
+            with pytest.raises(NotAllowedError):
+                expire(self.task)
+
+    @rule()
     def cancel(self) -> None:
         if self.task.status in FINAL:
             with pytest.raises(NotAllowedError):
@@ -124,10 +133,27 @@ def test_a_drain_a_refusal_or_a_lost_replica_spends_no_attempt() -> None:
 def test_retry_delays_stay_below_their_ceiling_and_use_all_of_it() -> None:
     rng = random.Random(3)
     for failures, ceiling in ((1, 1), (2, 2), (5, 16), (30, 300)):
-        delays = [retry_delay(failures, rng) for _ in range(500)]
+        delays = [DEFAULT_BACKOFF.delay(failures, rng) for _ in range(500)]
         assert max(delays) <= timedelta(seconds=ceiling)
         assert max(delays) > timedelta(seconds=ceiling) * 0.9
         assert min(delays) < timedelta(seconds=ceiling) * 0.1
+
+
+def test_a_backoff_of_ones_own_grows_by_its_factor_to_its_maximum() -> None:
+    backoff = Backoff(initial=timedelta(seconds=3), factor=10.0, maximum=timedelta(hours=1))
+    ceilings = [backoff.ceiling(failures).total_seconds() for failures in (1, 2, 3, 4, 5, 1000)]
+    assert ceilings == [3, 30, 300, 3000, 3600, 3600]
+    steady = Backoff(initial=timedelta(seconds=3), factor=1.0)
+    assert steady.ceiling(1000) == timedelta(seconds=3)
+
+
+@pytest.mark.parametrize(("asked_hours", "due_in_hours"), [(0, 0), (2, 2), (24 * 30, 24 * 7)])
+def test_a_handler_that_names_its_delay_gets_it_instead_of_the_backoff(asked_hours: int, due_in_hours: int) -> None:
+    task = claim(Task(status=TaskStatus.QUEUED, max_attempts=3), session_id=1)
+    asked = timedelta(hours=asked_hours)
+    after = end_attempt(task, TaskEvent.ATTEMPT_FAILED, attempt=1, rng=random.Random(0), retry_after=asked)
+    assert (after.status, after.failures) == (TaskStatus.RETRYING, 1)
+    assert after.due_in == timedelta(hours=due_in_hours)
 
 
 def test_refusals_double_their_delay_from_100_ms_to_5_s() -> None:
