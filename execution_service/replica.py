@@ -125,7 +125,7 @@ class Replica:
         self._beat_at = self._clock.monotonic()
         number = self.session.beat(self._clock.boottime())
         for stream in self.streams:
-            stream.heartbeat(self.session.session_id, number)
+            stream.heartbeat(self.session.session_id, number, self.session.echoed)
 
     def tick(self) -> None:
         """What depends on time alone: streams that fell silent, late verdicts, a session to be opened."""

@@ -35,13 +35,16 @@ class Session:
         return self.number
 
     def echo(self, session_id: int, number: int) -> float | None:
-        """Take an echo; return the send time of its heartbeat if it is newer than all echoed before."""
-        if session_id != self.session_id or self.ended or number <= self._echoed:
+        """Take an echo; return the send time of its heartbeat if it is newer than all echoed before, and recent."""
+        if session_id != self.session_id or self.ended or not self._echoed < number <= self.number:
             return None
-        sent_at = self._sent.get(number)
-        if sent_at is not None:
-            self._echoed = number
-        return sent_at
+        self._echoed = number
+        return self._sent.get(number)
+
+    @property
+    def echoed(self) -> int:
+        """Number of the newest heartbeat that a manager has echoed."""
+        return self._echoed
 
     def knows(self, session_id: int, number: int) -> bool:
         """Whether `number` is a heartbeat of this session, and thus its echo a sign of life of the manager."""

@@ -213,15 +213,21 @@ class ExecutorLink:
         for pool in {task_type.pool for task_type in hello.task_types} | self.accounts.keys():
             account = self.accounts.setdefault(pool, Account(hello.session_id, types))
             account.session_id, account.types = hello.session_id, types
-        self._manager.heard(hello.session_id)
+        if not self._manager.sessions.is_deaf(hello.session_id):
+            self._manager.heard(hello.session_id)
         self._manager.sessions.hello(self.session, self)
 
     def _take_heartbeat(self, heartbeat: pb.Heartbeat) -> None:
         if heartbeat.session_id != self.session_id:
             return
+        sessions = self._manager.sessions
+        sessions.take_proof(heartbeat.session_id, heartbeat.echoed if heartbeat.HasField("echoed") else None)
+        if sessions.is_deaf(heartbeat.session_id):
+            self.echo(heartbeat.session_id, sessions.unproven_echo(heartbeat.session_id))
+            return
         self.newest_beat = max(self.newest_beat, heartbeat.number)
         self._manager.heard(heartbeat.session_id)
-        self._manager.sessions.heartbeat(heartbeat.session_id, heartbeat.number, self)
+        sessions.heartbeat(heartbeat.session_id, heartbeat.number, self)
 
     def _take_demand(self, grants: Iterable[pb.DemandGrant]) -> None:
         grown = False

@@ -4,10 +4,12 @@ A number is echoed only after its write has committed, and never if the write fo
 """
 
 import asyncio
+import time
 from typing import Protocol
 
 import structlog
 
+from management_service.domain.echoes import UnprovenEchoes
 from management_service.storage.executors import ExecutorRepository
 from management_service.storage.records import Session
 from servicekit.errors import HeadraceError
@@ -36,6 +38,7 @@ class SessionKeeper:
         self._hellos: dict[int, tuple[Session, Listener]] = {}
         self._beats: dict[int, tuple[int, Listener]] = {}
         self._known: dict[int, Session] = {}
+        self._echoes = UnprovenEchoes()
         self._wake = asyncio.Event()
 
     def hello(self, session: Session, listener: Listener) -> None:
@@ -48,6 +51,18 @@ class SessionKeeper:
         """Have a heartbeat written; its `echo`, or `session_ended`, follows."""
         self._beats[session_id] = (number, listener)
         self._wake.set()
+
+    def take_proof(self, session_id: int, echoed: int | None) -> None:
+        """Take the newest echo that a session has read; None from a replica that does not tell."""
+        self._echoes.proven(session_id, echoed)
+
+    def is_deaf(self, session_id: int) -> bool:
+        """Whether the session takes none of our echoes: then its heartbeats count for nothing."""
+        return self._echoes.is_deaf(session_id, now=time.monotonic())
+
+    def unproven_echo(self, session_id: int) -> int:
+        """The echo that a deaf session is sent again, so that it can prove that it reads; its write has committed."""
+        return self._echoes.unproven(session_id)
 
     def bye(self, session_id: int) -> None:
         """Have the session ended: it holds nothing any more."""
@@ -94,6 +109,7 @@ class SessionKeeper:
             if self._beats.get(session_id) == (number, listener):
                 del self._beats[session_id]
             if session_id in written:
+                self._echoes.sent(session_id, number, now=time.monotonic())
                 listener.echo(session_id, number)
             elif (session := self._known.get(session_id)) and session_id not in self._hellos:
                 # Ended, or lost with a restored database: opening it again tells which.

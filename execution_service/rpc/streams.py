@@ -88,8 +88,8 @@ class ManagerStream:
         self._heartbeat = None
         self._wake.set()
 
-    def heartbeat(self, session_id: int, number: int) -> None:
-        self._heartbeat = execution_pb2.Heartbeat(session_id=session_id, number=number)
+    def heartbeat(self, session_id: int, number: int, echoed: int) -> None:
+        self._heartbeat = execution_pb2.Heartbeat(session_id=session_id, number=number, echoed=echoed)
         self._wake.set()
 
     def demand(self, grant: Grant) -> None:

@@ -354,19 +354,27 @@ class Heartbeat(_message.Message):
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
+    ECHOED_FIELD_NUMBER: _builtins.int
     session_id: _builtins.int
     number: _builtins.int
+    echoed: _builtins.int
+    """The newest number that was echoed to the replica, on any stream: proof that it reads what it is sent. A session
+    that takes none of a manager's echoes for 4 s is not heard by that manager any more. Unset by older replicas.
+    """
     def __init__(
         self,
         *,
         session_id: _builtins.int = ...,
         number: _builtins.int = ...,
+        echoed: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_echoed", b"_echoed", "echoed", b"echoed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_echoed", b"_echoed", "echoed", b"echoed", "number", b"number", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__echoed: _TypeAlias = _typing.Literal["echoed"]  # noqa: Y015
+    _WhichOneofArgType__echoed: _TypeAlias = _typing.Literal["_echoed", b"_echoed"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__echoed) -> _WhichOneofReturnType__echoed | None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 

@@ -23,8 +23,8 @@ async def take(stream: ManagerStream) -> execution_pb2.DispatchResponse:
 
 async def test_everything_that_gathered_goes_out_as_one_message() -> None:
     stream = open_stream()
-    stream.heartbeat(7, 1)
-    stream.heartbeat(7, 2)
+    stream.heartbeat(7, 1, 0)
+    stream.heartbeat(7, 2, 0)
     stream.demand(Grant(1, "cpu", 4, recall=False))
     stream.demand(Grant(1, "io", 64, recall=False))
     stream.reports([report(1), report(2)])
@@ -72,7 +72,7 @@ async def test_the_writer_waits_until_there_is_something_to_say() -> None:
     waiting = asyncio.create_task(take(stream))
     await asyncio.sleep(0)
     assert not waiting.done()
-    stream.heartbeat(7, 1)
+    stream.heartbeat(7, 1, 0)
     assert (await waiting).heartbeat.number == 1
 
 
@@ -86,11 +86,11 @@ async def test_closing_a_stream_ends_its_writer_whatever_waits() -> None:
 async def test_a_manager_that_does_not_read_is_noticed() -> None:
     clock = ManualClock()
     stream = ManagerStream("m1", now=clock.seconds)
-    stream.heartbeat(7, 1)
+    stream.heartbeat(7, 1, 0)
     await stream.next(clock.monotonic)
     clock.seconds += WRITE_SECONDS
     assert stream.is_stuck(clock.seconds)
-    stream.heartbeat(7, 2)
+    stream.heartbeat(7, 2, 0)
     await stream.next(clock.monotonic)
     assert not stream.is_stuck(clock.seconds)
 
