@@ -1,8 +1,7 @@
 """`python -m management_service`: one management replica."""
 
 import asyncio
-import time
-from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -106,17 +105,14 @@ async def _finished_first(task: "asyncio.Task[None]", stop: asyncio.Event) -> bo
 def _readiness(manager: Manager) -> Readiness:
     """Ready means that the loops make progress, not that a port is open."""
     readiness = Readiness()
-    readiness.add_flag("leases", _progresses(lambda: manager.leases.last_success))
-    readiness.add_flag("claims", _progresses(lambda: manager.dispatcher.last_success))
+    for name, part in (
+        ("leases", manager.leases),
+        ("claims", manager.dispatcher),
+        ("scheduler", manager.scheduler),
+        ("reports", manager.reports),
+    ):
+        readiness.add(name, partial(part.problem, within=_PROGRESS_SECONDS))
     return readiness
-
-
-def _progresses(last_success: Callable[[], float | None]) -> Callable[[], bool]:
-    def check() -> bool:
-        last = last_success()
-        return last is not None and time.monotonic() - last < _PROGRESS_SECONDS
-
-    return check
 
 
 if __name__ == "__main__":

@@ -67,9 +67,9 @@ class Dispatcher:
         await self._poll.stop()
         await self._loop.stop()
 
-    @property
-    def last_success(self) -> float | None:
-        return self._loop.last_success
+    def problem(self, *, within: float) -> str | None:
+        """A check for readiness."""
+        return self._loop.problem(within=within)
 
     def demand_changed(self) -> None:
         self._loop.wake()

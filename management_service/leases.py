@@ -47,9 +47,9 @@ class LeaseWatch:
     async def stop(self) -> None:
         await self._loop.stop()
 
-    @property
-    def last_success(self) -> float | None:
-        return self._loop.last_success
+    def problem(self, *, within: float) -> str | None:
+        """A check for readiness."""
+        return self._loop.problem(within=within)
 
     def heard(self, session_id: int) -> None:
         self._counter.heard(session_id, now=time.monotonic())

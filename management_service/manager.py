@@ -79,8 +79,9 @@ class Manager:
         self.intake = Intake(redis, self.store, consumer=settings.replica)
         self._takeover = Takeover(redis, self.intake, consumer=settings.replica)
         self._wakeups = WakeUps(redis, on_submissions=self.intake.wake, on_ready=self.dispatcher.may_wait)
+        self.scheduler = Scheduler(self.tasks, self.reports)
         self._upkeep = (
-            Scheduler(self.tasks, self.reports),
+            self.scheduler,
             OutboxRelay(Outbox(database), self.tasks, self.publisher),
             Retention(self.tasks, self.executors, retention=settings.retention),
             self.ids,

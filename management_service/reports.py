@@ -1,6 +1,7 @@
 """Reports of ended attempts: guarded batches move the tasks, then every report gets its verdict."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Sequence
 
 import structlog
@@ -49,6 +50,15 @@ class ReportDesk:
         self._pending: dict[Key, tuple[Report, ExecutorLink]] = {}
         self._endings: dict[Key, Ending] = {}
         self._wake = asyncio.Event()
+        # Since when what waits could not be handled.
+        self._failing_since: float | None = None
+
+    def problem(self, *, within: float) -> str | None:
+        """A check for readiness: what waits has not failed for so many seconds in a row."""
+        since = self._failing_since
+        if since is None or time.monotonic() - since <= within:
+            return None
+        return f"reports have waited for {time.monotonic() - since:.1f} s"
 
     def reported(self, link: ExecutorLink, reports: Iterable[Report]) -> None:
         """Take reports; their verdicts go back on `link`."""
@@ -71,7 +81,9 @@ class ReportDesk:
             while self._pending or self._endings:
                 try:
                     await self._handle(self._take_batch())
+                    self._failing_since = None
                 except HeadraceError as error:
+                    self._failing_since = self._failing_since or time.monotonic()
                     log.info("reports_wait", code=error.code, reason=error.message, waiting=len(self._pending))
                     await asyncio.sleep(_PAUSE_AFTER_FAILURE_SECONDS)
 

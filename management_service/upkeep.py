@@ -35,6 +35,10 @@ class Scheduler:
     async def stop(self) -> None:
         await self._loop.stop()
 
+    def problem(self, *, within: float) -> str | None:
+        """A check for readiness."""
+        return self._loop.problem(within=within)
+
     async def run_once(self) -> None:
         while changes := await self._tasks.expire():
             log.info("tasks_expired", count=len(changes), first=changes[0].task_id)
