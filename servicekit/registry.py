@@ -1,5 +1,7 @@
 """Consul as the place where services register and find each other. Nothing here fails while Consul is away."""
 
+import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +15,14 @@ from servicekit.consul_watch import ConsulWatch
 from servicekit.discovery import address_of
 from servicekit.errors import Unavailable
 from servicekit.loops import BackgroundLoop
+from servicekit.settings import SettingsError, variable
 
 log = structlog.stdlib.get_logger(__name__)
 
 _LOOK_SECONDS = 5.0
+# Longer than the interval and the timeout of a check together.
+_NAME_SECONDS = 3.0
+_NAME_PAUSE_SECONDS = 0.2
 # Consul takes nothing below a minute.
 _FORGET_AFTER = "1m"
 
@@ -47,12 +53,17 @@ class ConsulRegistry:
     async def register(self, registration: ServiceRegistration) -> None:
         """Announce the replica, and again whenever the agent has lost it, until `deregister`. Call it when the
         replica serves: it counts as healthy from now on. Returns also while Consul is away.
+
+        Raises SettingsError if another replica of this name serves elsewhere.
         """
-        self._registrations.append(registration)
         try:
+            await self._refuse_a_second(registration)
+            self._registrations.append(registration)
             await _register(self._consul, registration)
-        except (ConsulException, httpx.HTTPError) as error:
+        except (ConsulException, httpx.HTTPError, KeyError, TypeError) as error:
             log.warning("registration_delayed", service_id=registration.service_id, reason=_reason(error))
+            if registration not in self._registrations:
+                self._registrations.append(registration)
         self._keeper.start()
 
     async def deregister(self) -> None:
@@ -72,6 +83,30 @@ class ConsulRegistry:
     async def close(self) -> None:
         await self.deregister()
         await self._consul.close()
+
+    async def _refuse_a_second(self, registration: ServiceRegistration) -> None:
+        """Raise SettingsError while a replica of this name passes its check at another address.
+
+        One that died a moment ago still passes; it is given the time to fail.
+        """
+        deadline = time.monotonic() + _NAME_SECONDS
+        while address := await self._other_address(registration):
+            if time.monotonic() >= deadline:
+                name = registration.service_id
+                raise SettingsError(f"{variable('replica')}: a replica named {name} serves at {address} already")
+            await asyncio.sleep(_NAME_PAUSE_SECONDS)
+
+    async def _other_address(self, registration: ServiceRegistration) -> str | None:
+        """Where a replica of this name passes its check, if not here.
+
+        An address that another name has registered too was given to that one after the death of ours.
+        """
+        _, listed = await self._consul.health.service(registration.name, passing=True)
+        here = address_of(registration.host, registration.port)
+        ids: dict[str, set[str]] = {}
+        for service in (entry["Service"] for entry in listed):
+            ids.setdefault(address_of(service["Address"], service["Port"]), set()).add(service["ID"])
+        return next((a for a, found in ids.items() if a != here and found == {registration.service_id}), None)
 
     async def keep_registered(self) -> None:
         """Register again what the registry does not list any more."""

@@ -10,6 +10,7 @@ from headrace.local.consul import RegistryServer
 from servicekit import registry as registry_module
 from servicekit.grpc_server import GrpcServer
 from servicekit.registry import ConsulRegistry, ServiceRegistration
+from servicekit.settings import SettingsError
 from tests.support.servers import RunningServer
 from tests.support.waiting import wait_until
 
@@ -133,6 +134,43 @@ async def test_registering_returns_without_an_agent_and_is_made_up_for(
     await wait_until(lambda: watch.endpoints)
     await watch.stop()
     await registry.close()
+
+
+async def test_a_second_replica_of_the_same_name_is_refused_while_the_first_serves(
+    local: LocalRegistry, registry: ConsulRegistry, server: GrpcServer
+) -> None:
+    await registry.register(registration(server))
+    other = GrpcServer("127.0.0.1", 0)
+    await other.start()
+    second = ConsulRegistry(local.url)
+    with pytest.raises(SettingsError, match=f"HEADRACE_REPLICA: .*x-1 serves at 127.0.0.1:{server.port}"):
+        await second.register(registration(other))
+    await second.close()
+    watch = registry.watch("x")
+    await watch.start()
+    assert [end.address for end in watch.endpoints] == [f"127.0.0.1:{server.port}"]
+    await watch.stop()
+    await other.stop(0)
+
+
+async def test_a_replica_that_died_leaves_its_name_to_the_next_also_where_its_address_was_given_away(
+    local: LocalRegistry, registry: ConsulRegistry, server: GrpcServer
+) -> None:
+    dead = GrpcServer("127.0.0.1", 0)
+    await dead.start()
+    crashed = ConsulRegistry(local.url)
+    await crashed.register(registration(dead))
+    await dead.stop(0)
+    await registry.register(registration(server))
+
+    heir = ConsulRegistry(local.url)
+    other = GrpcServer("127.0.0.1", 0)
+    await other.start()
+    await heir.register(registration(server, "x-2"))
+    await heir.register(registration(other))
+    for one in (crashed, heir):
+        await one.close()
+    await other.stop(0)
 
 
 async def test_leaving_returns_without_an_agent(server: GrpcServer) -> None:
