@@ -21,6 +21,7 @@ from execution_service.updates import UpdateFeed
 from execution_service.workers.lease_page import LeasePage
 from execution_service.workers.outcomes import Attempt, AttemptError, Outcome
 from headrace.v1 import execution_pb2, task_pb2
+from servicekit import failpoints
 from servicekit.clock import Clock
 
 log = structlog.stdlib.get_logger(__name__)
@@ -259,6 +260,7 @@ class Replica:
     def _start(self, attempts: list[Attempt]) -> None:
         if not attempts:
             return
+        failpoints.hit("replica.before_start")
         self._workers.submit(attempts)
         if self._feed.is_watched:
             now = self._clock.now()

@@ -17,6 +17,7 @@ from execution_service.logs import LogDb
 from execution_service.workers.outcomes import Finished
 from result_store.model import Copied, CopyRequest, NewResult
 from result_store.store import ResultStore
+from servicekit import failpoints
 from servicekit.loops import BackgroundLoop
 
 log = structlog.stdlib.get_logger(__name__)
@@ -83,6 +84,7 @@ class ResultWriter:
         """Store all that waits. Raises when the result DB does not answer; everything not stored then still waits."""
         while self._waiting:
             batch = self._next_batch()
+            failpoints.hit("results.before_insert")
             try:
                 await self._store.insert([NewResult(item.task_id, item.attempt, item.result or b"") for item in batch])
             except psycopg.Error as error:
@@ -90,6 +92,7 @@ class ResultWriter:
                     raise
                 self._blame(batch, error)
                 continue
+            failpoints.hit("results.after_insert")
             self._forget(batch)
             self._rows_max = min(BATCH_ROWS, self._rows_max * 2)
             self._on_stored(batch)

@@ -17,6 +17,7 @@ from gateway.management import Management
 from gateway.redis_gate import REDIS_ERRORS, RedisGate
 from gateway.stream import SubmissionStream
 from headrace.v1.task_pb2 import Submission, SubmissionBatch
+from servicekit import failpoints
 from servicekit.batcher import Batcher
 from servicekit.errors import AlreadyExists, DeadlineExceeded, HeadraceError, Overloaded, Unavailable
 
@@ -112,7 +113,9 @@ class Submissions:
         if not self._gate.available:
             return False
         try:
+            failpoints.hit("gateway.before_append")
             await self._stream.append(submissions)
+            failpoints.hit("gateway.after_append")
         except REDIS_ERRORS as error:
             self._gate.trip(error)
             return False
@@ -123,6 +126,7 @@ class Submissions:
         submissions = [submission for group in groups for submission in group.submissions]
         try:
             await self._management.submit(SubmissionBatch(submissions=submissions))
+            failpoints.hit("gateway.after_store")
         except HeadraceError as error:
             failure = _not_accepted(len(submissions), error)
             return [failure for _ in groups]

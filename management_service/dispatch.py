@@ -13,6 +13,7 @@ from management_service.publishing import Publisher, wall_time
 from management_service.rpc.mapping import STATUS_TO_PROTO
 from management_service.storage.records import Claimed, NewTask
 from management_service.storage.tasks import TaskRepository
+from servicekit import failpoints
 from servicekit.loops import BackgroundLoop
 
 log = structlog.stdlib.get_logger(__name__)
@@ -112,6 +113,8 @@ class Dispatcher:
 
     def settle(self, handover: Handover, inserted: Mapping[int, str]) -> None:
         """Send what was stored as processing, release the other reservations, tell of tasks that wait."""
+        if handover.owners:
+            failpoints.hit("dispatch.after_insert")
         groups: dict[int, tuple[Account, list[Assignment]]] = {}
         waiting: set[str] = set()
         for task in handover.tasks:
@@ -205,6 +208,8 @@ class Dispatcher:
             by_session = _by_session(claimed, name)
             for account, count in counts:
                 account.release(count - len(by_session.get(account.session_id, ())))
+        if claimed:
+            failpoints.hit("dispatch.after_claim")
         for account, _ in counts:
             if assignments := by_session.pop(account.session_id, None):
                 self._send(account, assignments, heard=heard.get(account.session_id, 0))

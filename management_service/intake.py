@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 
 from headrace.v1.task_pb2 import Submission, SubmissionBatch
 from management_service.storing import TaskStore
+from servicekit import failpoints
 from servicekit.errors import HeadraceError
 from servicekit.loops import BackgroundLoop
 from servicekit.redis_keys import (
@@ -119,9 +120,11 @@ class Intake:
         for entry in entries:
             if entry.submissions is None:
                 await self._park(entry, reason="not a SubmissionBatch")
+        failpoints.hit("intake.before_store")
         submissions = [submission for entry in entries for submission in entry.submissions or ()]
         if submissions:
             await self._store_all(submissions)
+        failpoints.hit("intake.after_store")
         await self._let_go(entries)
 
     async def _read(self, count: int) -> list[Entry]:

@@ -12,6 +12,7 @@ from management_service.reports import ReportDesk
 from management_service.storage.executors import ExecutorRepository
 from management_service.storage.records import LiveSession
 from management_service.storage.tasks import TaskRepository
+from servicekit import failpoints
 from servicekit.loops import BackgroundLoop
 
 log = structlog.stdlib.get_logger(__name__)
@@ -73,6 +74,7 @@ class LeaseWatch:
         for lapse in self._counter.scan(beats, gone=gone, now=time.monotonic()):
             if await self._executors.end_session(lapse.session_id, beat=lapse.beat):
                 log.warning("session_ended", session_id=lapse.session_id, beat=lapse.beat)
+                failpoints.hit("leases.after_end")
 
     def _is_gone(self, session: LiveSession) -> bool:
         """Nobody listens at the session's address, or another session answers there."""

@@ -11,6 +11,7 @@ from management_service.publishing import Publisher
 from management_service.reports import ReportDesk
 from management_service.storage.records import Change, FinishedFilter, TaskRow
 from management_service.storage.tasks import TaskRepository
+from servicekit import failpoints
 from servicekit.errors import Conflict, NotFound, Unavailable
 
 log = structlog.stdlib.get_logger(__name__)
@@ -107,6 +108,7 @@ class TaskLifecycle:
         return row
 
     def _cancelled(self, change: Change) -> None:
+        failpoints.hit("lifecycle.after_cancel")
         log.info("cancel_requested", task_id=change.task_id, attempt=change.attempt, status=change.status)
         self._reports.publish([change])
         if change.status == TaskStatus.PROCESSING:

@@ -15,6 +15,7 @@ from headrace.v1.task_pb2 import Report
 from management_service.domain.demand import Account
 from management_service.sessions import SessionKeeper
 from management_service.storage.records import Session
+from servicekit import failpoints
 from servicekit.grpc_channel import open_channel
 
 log = structlog.stdlib.get_logger(__name__)
@@ -182,6 +183,8 @@ class ExecutorLink:
             message.session_id = self.session.session_id
             message.claim_rounds = self._manager.claim_rounds
             await stream.write(message)
+            if message.assignments:
+                failpoints.hit("links.after_write")
 
     def _take(self, message: pb.DispatchResponse) -> None:
         """Handle one message, its parts in the order of the contract."""

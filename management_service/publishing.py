@@ -11,7 +11,6 @@ from collections.abc import Iterable
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from headrace.v1.task_pb2 import TaskError, TaskUpdate, UpdateBatch
 from management_service.rpc.mapping import STATUS_TO_PROTO, error_from_json
@@ -94,7 +93,7 @@ class Publisher:
             if ready:
                 pipeline.publish(READY_CHANNEL, ",".join(sorted(ready)))
             await pipeline.execute()
-        except (RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - later updates must go out whatever became of these
             self._complain("updates_not_published", reason=str(error), dropped=len(updates))
         else:
             self._cleared.extend(outbox_ids)

@@ -25,6 +25,7 @@ from management_service.publishing import Publisher, update_of, wall_time
 from management_service.rpc.mapping import EVENT_OF_OUTCOME
 from management_service.storage.records import AttemptState, Change, Completed, Ending
 from management_service.storage.tasks import TaskRepository
+from servicekit import failpoints
 from servicekit.errors import HeadraceError
 
 log = structlog.stdlib.get_logger(__name__)
@@ -86,6 +87,10 @@ class ReportDesk:
                     self._failing_since = self._failing_since or time.monotonic()
                     log.info("reports_wait", code=error.code, reason=error.message, waiting=len(self._pending))
                     await asyncio.sleep(_PAUSE_AFTER_FAILURE_SECONDS)
+                except Exception as error:
+                    self._failing_since = self._failing_since or time.monotonic()
+                    log.error("reports_failed", exc_info=error, waiting=len(self._pending))
+                    await asyncio.sleep(_PAUSE_AFTER_FAILURE_SECONDS)
 
     async def settle(self) -> None:
         """Handle what waits, before leaving. Gives up when the database does not answer: others will hear of it."""
@@ -107,6 +112,8 @@ class ReportDesk:
 
     async def _handle(self, batch: Batch) -> None:
         reports = [report for report, _ in batch.values()]
+        if reports:
+            failpoints.hit("reports.before_commit")
         completed = await self._complete([report for report in reports if report.outcome == OUTCOME_COMPLETED])
         changes = await self._end([report for report in reports if report.outcome != OUTCOME_COMPLETED])
         moved = {done.task_id for done in completed} | {change.task_id for change in changes}
@@ -123,6 +130,7 @@ class ReportDesk:
         except BaseException:
             self._publisher.give_back_cleared(cleared)
             raise
+        failpoints.hit("reports.after_commit")
         results = {report.task_id: report.result for report in reports if report.HasField("result")}
         at = wall_time()
         self._publisher.put(

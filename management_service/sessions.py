@@ -88,6 +88,10 @@ class SessionKeeper:
                 log.info("heartbeats_not_written", code=error.code, reason=error.message)
                 await asyncio.sleep(_PAUSE_AFTER_FAILURE_SECONDS)
                 self._wake.set()
+            except Exception as error:
+                log.error("heartbeats_failed", exc_info=error)
+                await asyncio.sleep(_PAUSE_AFTER_FAILURE_SECONDS)
+                self._wake.set()
 
     async def _open_sessions(self) -> None:
         for session_id, (session, listener) in list(self._hellos.items()):

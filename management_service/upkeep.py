@@ -10,6 +10,7 @@ from management_service.reports import ReportDesk
 from management_service.storage.executors import ExecutorRepository
 from management_service.storage.outbox import Outbox
 from management_service.storage.tasks import TaskRepository
+from servicekit import failpoints
 from servicekit.loops import BackgroundLoop
 
 log = structlog.stdlib.get_logger(__name__)
@@ -44,6 +45,7 @@ class Scheduler:
             log.info("tasks_expired", count=len(changes), first=changes[0].task_id)
             self._reports.publish(changes)
         while changes := await self._tasks.promote_due():
+            failpoints.hit("scheduler.after_promote")
             self._reports.publish(changes)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from servicekit.redis_keys import READY_CHANNEL, SUBMISSIONS_CHANNEL
 
@@ -35,7 +34,7 @@ class WakeUps:
         while True:
             try:
                 await self._listen()
-            except (RedisError, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it was, the channel is listened to again
                 if not complained:
                     log.warning("wake_ups_lost", reason=str(error) or type(error).__name__)
                 complained = True

@@ -11,6 +11,8 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from servicekit import failpoints
+
 ENV_PREFIX = "HEADRACE_"
 _FILE_SUFFIX = "_FILE"
 _WILDCARD_HOSTS = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound to
@@ -89,6 +91,10 @@ Settings = TypeVar("Settings", bound=BaseSettings)
 
 def load_settings(cls: type[Settings]) -> Settings:
     """Read the settings from the environment. Raises SettingsError with one line that names each wrong variable."""
+    try:
+        failpoints.configure(os.environ)
+    except failpoints.FailpointsRefusedError as error:
+        raise SettingsError(str(error)) from error
     try:
         return cls()
     except ValidationError as error:

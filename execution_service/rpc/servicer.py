@@ -14,6 +14,7 @@ from execution_service.workers.outcomes import WorkerInfo
 from headrace.v1 import execution_pb2, execution_pb2_grpc
 from result_store.model import ResultKey
 from result_store.store import ResultStore
+from servicekit import failpoints
 from servicekit.clock import Clock
 from servicekit.errors import Conflict, InvalidArgument, NotFound
 
@@ -68,6 +69,7 @@ class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
 
     async def _read(self, stream: ManagerStream, requests: AsyncIterator[execution_pb2.DispatchRequest]) -> None:
         async for request in requests:
+            await failpoints.reach("replica.before_read")
             if stream.closed:
                 return
             self._take(stream, request)
