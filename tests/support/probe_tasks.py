@@ -133,7 +133,7 @@ def ignore_sigterm(data: Sleep) -> None:
 
 
 def _append(path: str, context: TaskContext, event: str) -> None:
-    line = f"{context.task_id} {context.attempt} {event} {os.getpid()}\n"
+    line = f"{context.task_id} {context.attempt} {event} {os.getpid()} {time.monotonic()}\n"
     fd = os.open(Path(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(fd, line.encode())

@@ -11,6 +11,8 @@ class Line:
     attempt: int
     event: str
     pid: int
+    # Seconds of the machine's monotonic clock.
+    at: float
 
 
 class SideEffects:
@@ -27,7 +29,7 @@ class SideEffects:
         if not self.path.exists():
             return []
         rows = [line.split() for line in self.path.read_text().splitlines()]
-        return [Line(int(row[0]), int(row[1]), row[2], int(row[3])) for row in rows]
+        return [Line(int(row[0]), int(row[1]), row[2], int(row[3]), float(row[4])) for row in rows]
 
     def starts(self) -> Counter[int]:
         """How often each task was started."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,12 @@ from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("_folder", "_replica"):
         monkeypatch.setattr(failpoints, name, getattr(failpoints, name))
     environment = {"HEADRACE_FAILPOINTS": str(tmp_path), "HEADRACE_TESTING": "1", "HEADRACE_REPLICA": "management-1"}
     failpoints.configure(environment)
-    yield tmp_path
+    return tmp_path
 
 
 def test_they_are_refused_outside_of_tests(tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""One scenario on a stack: its clients and ledger at the begin, rest and judgement at the end."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.faults.harness.checker import Allowed, Verdict, check
+from tests.faults.harness.client import Client, Task
+from tests.faults.harness.events import SocketRecorder
+from tests.faults.harness.evidence import OrphanSampler, drained, gather
+from tests.faults.harness.ledger import Ledger
+from tests.faults.harness.stack import Stack
+from tests.support.side_effects import SideEffects
+from tests.support.waiting import wait_until
+
+
+class Run:
+    """A scenario: `async with Run(stack, folder) as run`, then submit, break things, and `await run.settle(…)`.
+
+    It starts on an empty database, with every process running and every link whole, and leaves the stack like that.
+    """
+
+    def __init__(self, stack: Stack, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.stack = stack
+        self.ledger = Ledger(folder / "ledger.jsonl")
+        self.effects = SideEffects(folder / "side-effects")
+        self.client = Client([stack.gateway_url(number) for number in range(stack.sizes.gateways)], self.ledger)
+        self.recorder = SocketRecorder(stack.gateway_url())
+        self._orphans = OrphanSampler(stack)
+
+    async def __aenter__(self) -> Self:
+        await self.repair()
+        await self.stack.query("TRUNCATE tasks, ended_attempts, outbox")
+        await self.stack.query("TRUNCATE results", results=True)
+        self._orphans.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._orphans.stop()
+        await self.recorder.stop()
+        await self.client.__aexit__(kind, error, trace)
+
+    def tasks(self, count: int, *, seconds: float = 0.0, **options: Any) -> list[Task]:
+        """Bodies of tasks that leave side effects."""
+        data = self.effects.data(seconds)
+        return [{"type": "append_line", "data": data, **options} for _ in range(count)]
+
+    async def started(self, count: int, *, timeout: float = 20.0) -> None:
+        """Wait until so many tasks have been started."""
+        await wait_until(lambda: len(self.effects.starts()) >= count, timeout=timeout)
+
+    async def start_tasks(self, count: int, *, seconds: float, **options: Any) -> list[int]:
+        """Submit tasks and wait until all of them run: there have to be as many workers."""
+        task_ids = await self.client.submit(self.tasks(count, seconds=seconds, **options))
+        await self.started(count)
+        return task_ids
+
+    def seconds_to_rerun(self, since: float) -> list[float]:
+        """How long after `since` (monotonic) each later attempt was started."""
+        return sorted(line.at - since for line in self.effects.lines() if line.event == "start" and line.attempt > 1)
+
+    async def repair(self) -> None:
+        """End all faults, start what has ended, and wait until everything is whole and at rest."""
+        stack = self.stack
+        stack.heal()
+        stack.disarm()
+        stack.thaw(*stack.processes)
+        # What was thawed may be about to end, by an order or because it was replaced.
+        await asyncio.sleep(0)
+        await stack.start(*[name for name, process in stack.processes.items() if not process.running])
+        await stack.whole()
+        await drained(stack)
+
+    async def settle(self, allowed: Allowed | None = None, *, finals: Sequence[int] = ()) -> Verdict:
+        """Repair, wait until everything has come to rest, and hold the run to its invariants."""
+        repaired = time.monotonic()
+        await self.repair()
+        if finals:
+            await self.client.finals(finals)
+        events = self.recorder.events
+        if events:
+            await self.recorder.finish()
+        evidence = await gather(self.stack, self.effects, events)
+        evidence.orphaned_seconds = await self._orphans.stop()
+        verdict = check(self.ledger, evidence, replace(allowed or Allowed(), events=bool(events)))
+        print(f"settled in {time.monotonic() - repaired:.1f} s: {verdict}")  # noqa: T201 - shown with a failure
+        assert not verdict.violations, str(verdict)
+        return verdict
