@@ -2,9 +2,10 @@
 
 import time
 
-from gateway.redis_gate import REDIS_ERRORS, RedisGate
+from gateway.redis_gate import RedisGate
 from servicekit import redis_keys
 from servicekit.errors import Overloaded
+from servicekit.redis_errors import REDIS_ERRORS
 
 _READ_AGAIN_SECONDS = 0.25
 

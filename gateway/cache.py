@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import structlog
 from google.protobuf.message import DecodeError
 
-from gateway.redis_gate import REDIS_ERRORS, RedisGate
+from gateway.redis_gate import RedisGate
 from gateway.views import is_final
 from headrace.v1.task_pb2 import Task
 from servicekit import redis_keys
+from servicekit.redis_errors import REDIS_ERRORS
 
 log = structlog.stdlib.get_logger(__name__)
 

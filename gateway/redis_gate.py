@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 from servicekit import redis_keys
 from servicekit.loops import BackgroundLoop
+from servicekit.redis_errors import REDIS_ERRORS
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -18,8 +19,6 @@ PROBE_SECONDS = 0.5
 # Every so many probes the settings and the memory are looked at.
 _INSPECT_EVERY = 10
 _CONNECTIONS_MAX = 32
-
-REDIS_ERRORS = (RedisError, OSError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,13 @@ import structlog
 from gateway.backlog import Backlog
 from gateway.ids import TaskIds
 from gateway.management import Management
-from gateway.redis_gate import REDIS_ERRORS, RedisGate
+from gateway.redis_gate import RedisGate
 from gateway.stream import SubmissionStream
 from headrace.v1.task_pb2 import Submission, SubmissionBatch
 from servicekit import failpoints
 from servicekit.batcher import Batcher
 from servicekit.errors import AlreadyExists, DeadlineExceeded, HeadraceError, Overloaded, Unavailable
+from servicekit.redis_errors import REDIS_ERRORS
 
 log = structlog.stdlib.get_logger(__name__)
 

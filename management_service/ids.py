@@ -2,10 +2,10 @@
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from management_service.storage.id_blocks import IdBlockRepository, block_bounds
 from servicekit.loops import BackgroundLoop
+from servicekit.redis_errors import REDIS_ERRORS
 from servicekit.redis_keys import IDS_HIGH, IDS_HIGH_MEMBER
 
 log = structlog.stdlib.get_logger(__name__)
@@ -39,12 +39,12 @@ class IdBlocks:
     async def _known_to_redis(self) -> int:
         try:
             return int(await self._redis.zscore(IDS_HIGH, IDS_HIGH_MEMBER) or 0)
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             log.warning("ids_reserved_without_redis", reason=str(error))
             return 0
 
     async def _tell_redis(self, block: int) -> None:
         try:
             await self._redis.zadd(IDS_HIGH, {IDS_HIGH_MEMBER: block}, gt=True)
-        except (RedisError, OSError):
+        except REDIS_ERRORS:
             log.debug("ids_not_told_to_redis")

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import structlog
-from redis.exceptions import RedisError
 
 from headrace.v1.management_pb2 import DeleteTaskResponse
 from management_service.domain.statuses import TaskStatus
@@ -13,6 +12,7 @@ from management_service.storage.records import Change, FinishedFilter, TaskRow
 from management_service.storage.tasks import TaskRepository
 from servicekit import failpoints
 from servicekit.errors import Conflict, NotFound, Unavailable
+from servicekit.redis_errors import REDIS_ERRORS
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -91,7 +91,7 @@ class TaskLifecycle:
             return task_ids, more
         try:
             await self._publisher.put_tombstones(task_ids)
-        except RedisError as error:
+        except REDIS_ERRORS as error:
             raise Unavailable(
                 "Redis does not answer: nothing was retried", code="redis_down", retry_after=1.0
             ) from error

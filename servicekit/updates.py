@@ -16,9 +16,9 @@ from google.protobuf.message import DecodeError
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from headrace.v1.task_pb2 import TaskUpdate, UpdateBatch
+from servicekit.redis_errors import REDIS_ERRORS
 from servicekit.redis_keys import UPDATES_CHANNEL
 
 log = structlog.stdlib.get_logger(__name__)
@@ -189,7 +189,7 @@ class UpdateFeed:
         while True:
             try:
                 await self._follow()
-            except (RedisError, OSError, TimeoutError) as error:
+            except REDIS_ERRORS as error:
                 self._report_loss(error)
             except Exception as error:
                 log.error("update_feed_failed", exc_info=error)
