@@ -158,7 +158,7 @@ def task_types(registry: TaskRegistry) -> list[task_pb2.TaskType]:
 
 
 def task_type(definition: TaskDefinition) -> task_pb2.TaskType:
-    return task_pb2.TaskType(
+    message = task_pb2.TaskType(
         name=definition.name,
         pool=definition.pool,
         description=definition.description,
@@ -178,6 +178,13 @@ def task_type(definition: TaskDefinition) -> task_pb2.TaskType:
             for kind in definition.errors
         ],
     )
+    if definition.soft_timeout is not None:
+        message.options.soft_timeout_ms = round(definition.soft_timeout * 1000)
+    if (backoff := definition.backoff) is not None:
+        message.options.backoff.initial_ms = round(backoff.initial * 1000)
+        message.options.backoff.factor = backoff.factor
+        message.options.backoff.max_ms = round(backoff.maximum * 1000)
+    return message
 
 
 def worker(info: WorkerInfo, replica: str) -> execution_pb2.Worker:
