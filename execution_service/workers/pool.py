@@ -19,7 +19,7 @@ from execution_service.workers.attempt_logs import AttemptLogs, rendered
 from execution_service.workers.autopsy import Death, Next, Stage, judge, stage_of
 from execution_service.workers.delivery import Delivery
 from execution_service.workers.durations import Durations
-from execution_service.workers.endings import ending_after_death, unstarted
+from execution_service.workers.endings import ending_after_death, unstarted, with_time
 from execution_service.workers.environment import worker_environment
 from execution_service.workers.frames import FrameToPool, Leaving, LogReport, Outcomes, ProgressReport
 from execution_service.workers.guard import Guard
@@ -285,6 +285,7 @@ class WorkerPool:
         all_held, entries, recalled = self._held, worker.entries, worker.recalled
         printed = set(message.printed)
         have_logs = bool(printed) or bool(self._logs)
+        now = time.monotonic()
         reported = []
         for finished in message.finished:
             key = (finished.task_id, finished.attempt)
@@ -298,6 +299,8 @@ class WorkerPool:
             del all_held[key], entries[held.seq]
             if have_logs:
                 finished = self._with_log(finished, held, printed)  # noqa: PLW2901
+            if finished.outcome is Outcome.CANCELLED:
+                finished = with_time(finished, now - held.stop_at)  # noqa: PLW2901
             worker.load -= held.cost
             worker.load_bytes -= len(held.attempt.data)
             if held.fate is Fate.OPEN or _still_wanted(held.fate, finished):
@@ -360,7 +363,8 @@ class WorkerPool:
     def _settle(self, worker: WorkerProcess, death: Death, lane: Lane) -> None:
         """Decide what becomes of each attempt that was in a worker which has ended."""
         last_started, running = worker.page.last_started, worker.page.running()
-        again, reported, now = [], [], time.time()
+        again, reported = [], []
+        now, ended_at = time.monotonic(), time.time()
         for seq, held in worker.entries.items():
             stage = stage_of(seq, last_started=last_started, running=running)
             verdict = judge(held.fate, stage, death, draining=self._draining)
@@ -369,8 +373,15 @@ class WorkerPool:
                 continue
             del self._held[held.key]
             if isinstance(verdict, Outcome):
-                started = stage is not Stage.NOT_STARTED
-                ending = ending_after_death(held, verdict, death, started=started, ended_at=now)
+                ending = ending_after_death(
+                    held,
+                    verdict,
+                    death,
+                    stage=stage,
+                    started_at=worker.page.began_at(seq),
+                    ended_at=ended_at,
+                    stopped_after=now - held.stop_at,
+                )
                 if stage is Stage.RUNNING and worker.slots == 1:
                     self._logs.add(held.key, worker.output.rest())
                 reported.append(msgspec.structs.replace(ending, log=self._logs.take(held.key)))
