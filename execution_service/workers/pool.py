@@ -84,6 +84,7 @@ class WorkerPool:
         self._unloadable: str | None = None
         self._cleanups: set[asyncio.Task[None]] = set()
         self._scan_handle: asyncio.TimerHandle | None = None
+        self._scanned_at = 0.0
 
     async def start(self) -> None:
         """Start the workers; return when they are ready, or after 15 s, since they may also become so later.
@@ -124,6 +125,14 @@ class WorkerPool:
         """Return how many attempts of the pool run at once now."""
         lane = self._lanes.get(pool)
         return lane.slots if lane is not None else 0
+
+    def problem(self, *, within: float) -> str | None:
+        """A check for readiness: None while workers are looked after, and each pool has one that is ready."""
+        silent = time.monotonic() - self._scanned_at
+        if silent > within:
+            return f"workers have not been looked after for {silent:.1f} s"
+        idle = [lane.name for lane in self._lanes.values() if not any(worker.ready for worker in lane.workers)]
+        return f"no worker is ready in {', '.join(idle)}" if idle else None
 
     def mean_seconds(self, type_name: str) -> float | None:
         """Return how long handlers of the type took lately, None while none was measured."""
@@ -400,6 +409,7 @@ class WorkerPool:
                     if worker.entries:
                         self._take_back(worker, watch_worker(worker, self._lease, now), lane)
                 self._serve(lane)
+            self._scanned_at = now
         except Exception:
             log.exception("scan_failed")
         self._scan_handle = asyncio.get_running_loop().call_later(SCAN_SECONDS, self._scan)
