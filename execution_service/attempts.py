@@ -2,6 +2,9 @@
 
 An attempt is held from its assignment until the verdict on its report, whatever happens in between, since a manager
 relies on `held` being final. One attempt per task: a higher one says that the older no longer owns the task.
+
+A solitary attempt may be what two replicas were lost under, so nothing is to be lost with it here. From its coming to
+its end nothing else is taken on, and it starts when all else has ended, or after a minute.
 """
 
 from collections import Counter, OrderedDict
@@ -18,6 +21,9 @@ REFUSED_SECONDS = 60.0
 REFUSED_SECONDS_MIN = 5.0
 REFUSED_MAX = 100_000
 
+# A solitary attempt waits so long for the end of others; then it starts beside them.
+SOLITARY_WAIT_SECONDS = 60.0
+
 
 class Phase(IntEnum):
     # Waits for the answer whether an earlier attempt left a result; nothing was started.
@@ -28,6 +34,11 @@ class Phase(IntEnum):
     LOST = 3
     # The outcome is known; its result is being stored, or its report waits for the verdict.
     FINISHED = 4
+    # Waits until nothing else is unfinished here; nothing was started.
+    WAITING = 5
+
+
+_UNSTARTED = (Phase.CHECKING, Phase.WAITING)
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +67,8 @@ class Intake:
     check: list[Held] = field(default_factory=list)
     # Assigned, but of a type or pool that is not served here.
     unserved: list[Held] = field(default_factory=list)
+    # Assigned while a solitary attempt is here.
+    crowded: list[Held] = field(default_factory=list)
     # Older attempts that the new ones replace: nothing of them may be run or reported any more.
     replaced: list[Held] = field(default_factory=list)
 
@@ -70,6 +83,8 @@ class AttemptTable:
         self._refused: OrderedDict[Key, float] = OrderedDict()
         # Attempts without an outcome, by pool: what counts against the demand.
         self._unfinished: Counter[str] = Counter()
+        self._solitary: Held | None = None
+        self._solitary_since = 0.0
 
     def __len__(self) -> int:
         return len(self._held)
@@ -82,7 +97,21 @@ class AttemptTable:
     def unfinished(self, pool: str) -> int:
         return self._unfinished[pool]
 
-    def accept(self, offers: Iterable[tuple[Attempt, int]]) -> Intake:
+    @property
+    def solitary(self) -> Held | None:
+        """The attempt here beside which nothing else is to run, from its coming to its end."""
+        held = self._solitary
+        if held is None or held.phase is Phase.FINISHED or self._held.get(held.task_id) is not held:
+            return None
+        return held
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether a solitary attempt runs: nothing may be started beside it."""
+        solitary = self.solitary
+        return solitary is not None and solitary.phase not in _UNSTARTED
+
+    def accept(self, offers: Iterable[tuple[Attempt, int]], *, now: float) -> Intake:
         """Take assignments, each with its round_base, except refused ones and repeats of what is held."""
         intake = Intake()
         for work, round_base in offers:
@@ -94,38 +123,60 @@ class AttemptTable:
                     continue
                 self._drop(known)
                 intake.replaced.append(known)
-            self._take(work, round_base, intake)
+            self._take(work, round_base, intake, now)
         return intake
 
-    def _take(self, work: Attempt, round_base: int, intake: Intake) -> None:
+    def _take(self, work: Attempt, round_base: int, intake: Intake, now: float) -> None:
         held = Held(work.task_id, work.attempt, work.type, work.pool, round_base, Phase.IN_POOL, work)
         self._held[work.task_id] = held
         if work.type not in self._types or work.pool not in self._pools:
             held.phase, held.work = Phase.FINISHED, None
             intake.unserved.append(held)
             return
+        if self.solitary is not None:
+            held.phase, held.work = Phase.FINISHED, None
+            intake.crowded.append(held)
+            return
+        if work.solitary:
+            self._solitary, self._solitary_since = held, now
         self._unfinished[work.pool] += 1
         if work.attempt > round_base + 1:
             held.phase = Phase.CHECKING
             intake.check.append(held)
+        elif work.solitary:
+            held.phase = Phase.WAITING
         else:
             held.work = None
             intake.start.append(work)
 
     def start_checked(self, checked: Iterable[Held]) -> list[Attempt]:
-        """Those of the checked attempts that are still wanted; they count as given to the pool."""
+        """Those of the checked attempts that are still wanted and may start; they count as given to the pool."""
         start = []
         for held in checked:
-            if held.phase is Phase.CHECKING and held.work is not None and self._held.get(held.task_id) is held:
+            if held.phase is not Phase.CHECKING or held.work is None or self._held.get(held.task_id) is not held:
+                continue
+            if held is self._solitary:
+                held.phase = Phase.WAITING
+            else:
                 start.append(held.work)
                 held.phase, held.work = Phase.IN_POOL, None
         return start
 
+    def start_solitary(self, now: float) -> list[Attempt]:
+        """The solitary attempt, once it is alone or has waited for long enough; it counts as given to the pool."""
+        held = self.solitary
+        if held is None or held.phase is not Phase.WAITING or held.work is None:
+            return []
+        if self._unfinished.total() > 1 and now - self._solitary_since < SOLITARY_WAIT_SECONDS:
+            return []
+        work, held.work, held.phase = held.work, None, Phase.IN_POOL
+        return [work]
+
     def finish_unstarted(self, attempts: Iterable[Held]) -> list[Held]:
-        """Those that were still being checked, now finished: their outcome was found, or they will not start."""
+        """Those that were not started yet, now finished: their outcome was found, or they will not start."""
         ended = []
         for held in attempts:
-            if held.phase is Phase.CHECKING and self._held.get(held.task_id) is held:
+            if held.phase in _UNSTARTED and self._held.get(held.task_id) is held:
                 self._finish(held)
                 ended.append(held)
         return ended
@@ -152,7 +203,7 @@ class AttemptTable:
             if held.phase is Phase.IN_POOL:
                 held.cancelled = True
                 in_pool.append((task_id, attempt))
-            elif held.phase is Phase.CHECKING:
+            elif held.phase in _UNSTARTED:
                 self._finish(held)
                 unstarted.append(held)
         return in_pool, unstarted
@@ -187,7 +238,7 @@ class AttemptTable:
     def end_session(self) -> None:
         """The session was ended: drop what was not started, and expect no more from the pool than is on its way."""
         for held in list(self._held.values()):
-            if held.phase is Phase.CHECKING:
+            if held.phase in _UNSTARTED:
                 self._drop(held)
             elif held.phase is Phase.IN_POOL:
                 held.phase = Phase.LOST
@@ -199,7 +250,7 @@ class AttemptTable:
             self._drop(held)
 
     def unstarted(self) -> list[Held]:
-        return [held for held in self._held.values() if held.phase is Phase.CHECKING]
+        return [held for held in self._held.values() if held.phase in _UNSTARTED]
 
     def find(self, task_id: int) -> Held | None:
         return self._held.get(task_id)
@@ -212,7 +263,7 @@ class AttemptTable:
     def _drop(self, held: Held) -> None:
         del self._held[held.task_id]
         held.work = None
-        if held.phase in (Phase.CHECKING, Phase.IN_POOL):
+        if held.phase in (*_UNSTARTED, Phase.IN_POOL):
             self._unfinished[held.pool] -= 1
 
     def _forget_refusals(self, now: float) -> None:

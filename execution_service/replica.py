@@ -18,6 +18,7 @@ from execution_service.rpc import mapping
 from execution_service.rpc.streams import ManagerStream, StreamSet
 from execution_service.sessions import Session, new_session_id
 from execution_service.updates import UpdateFeed
+from execution_service.workers.failures import NEVER_STARTED
 from execution_service.workers.lease_page import LeasePage
 from execution_service.workers.outcomes import Attempt, AttemptError, Outcome
 from headrace.v1 import execution_pb2, task_pb2
@@ -35,7 +36,7 @@ EXTRA_BEAT_SECONDS = 0.25
 
 _UNKNOWN_TYPE = AttemptError("unknown_task_type", "this replica does not run tasks of this type in this pool")
 _DRAINING = AttemptError("draining", "the replica is stopping")
-_CANCELLED = AttemptError("cancelled", "cancelled before it was started")
+_SOLITARY = AttemptError("solitary", "the replica runs a task alone under which others were lost")
 
 
 class Workers(Protocol):
@@ -145,8 +146,9 @@ class Replica:
 
     def settle(self) -> None:
         """Send the reports that are ready, and grant or ask back demand as things are now."""
-        self.outcomes.flush(any_stream=self.session.ended)
         now = self._clock.monotonic()
+        self._start(self.table.start_solitary(now))
+        self.outcomes.flush(any_stream=self.session.ended)
         fit = self.streams.fit(now)
         for pool in self._pools:
             held = self.table.unfinished(pool)
@@ -155,6 +157,8 @@ class Replica:
 
     def _target(self, pool: str) -> Target:
         if self.draining or self.session.ended or not self.can_store or self.outcomes.is_full:
+            return NOTHING
+        if self.table.solitary is not None:
             return NOTHING
         slots = self._workers.slots(pool)
         return Target(slots, prefetch(slots, self._recent[pool].mean(self._workers.mean_seconds)))
@@ -205,7 +209,7 @@ class Replica:
         if not self.session.takes(session_id, heard, self._clock.boottime()):
             log.info("assignments_dropped", session=session_id, heard=heard, count=len(assigned))
             return
-        intake = self.table.accept(mapping.offers(assigned, session_id))
+        intake = self.table.accept(mapping.offers(assigned, session_id), now=self._clock.monotonic())
         self._let_go(intake.replaced)
         self._note_types(intake)
         if self.draining:
@@ -216,6 +220,8 @@ class Replica:
                 self.earlier.add(intake.check)
         if intake.unserved:
             self.outcomes.end_unstarted(intake.unserved, Outcome.HANDED_BACK, _UNKNOWN_TYPE)
+        if intake.crowded:
+            self.outcomes.end_unstarted(intake.crowded, Outcome.HANDED_BACK, _SOLITARY)
 
     def take_demand_use(self, stream: ManagerStream, used: Iterable[execution_pb2.DemandUse]) -> None:
         now = self._clock.monotonic()
@@ -235,7 +241,7 @@ class Replica:
         for task_id, attempt in in_pool:
             self._workers.cancel(task_id, attempt)
         if unstarted:
-            self.outcomes.end_unstarted(unstarted, Outcome.CANCELLED, _CANCELLED)
+            self.outcomes.end_unstarted(unstarted, Outcome.CANCELLED, NEVER_STARTED)
 
     # Draining.
 
@@ -268,7 +274,7 @@ class Replica:
 
     def _hand_back(self, intake: Intake) -> None:
         self.outcomes.finished([mapping.handed_back(work, _DRAINING) for work in intake.start])
-        self.outcomes.end_unstarted(self.table.finish_unstarted(intake.check), Outcome.HANDED_BACK, _DRAINING)
+        self.outcomes.end_unstarted(self.table.finish_unstarted(self.table.unstarted()), Outcome.HANDED_BACK, _DRAINING)
 
     def _let_go(self, replaced: Sequence[Held]) -> None:
         if replaced:
@@ -289,7 +295,11 @@ class Replica:
         self.settle()
 
     def _start_checked(self, missing: Sequence[Held]) -> None:
-        self._start(self.table.start_checked(missing))
+        if self.table.is_closed:
+            self.outcomes.end_unstarted(self.table.finish_unstarted(missing), Outcome.HANDED_BACK, _SOLITARY)
+        else:
+            self._start(self.table.start_checked(missing))
+        self.settle()
 
     def _reopen(self, now: float) -> None:
         waited = now - self._ended_at

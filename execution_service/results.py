@@ -4,8 +4,9 @@ While the result DB is away, what has finished waits in a bounded spool and is s
 again for it. Each batch is what gathered while the last one was being stored.
 """
 
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from datetime import timedelta
 from typing import Protocol
 
@@ -58,6 +59,7 @@ class ResultWriter:
         self._waiting: deque[Finished] = deque()
         self._bytes = 0
         self._rows_max = BATCH_ROWS
+        self._moved_at = 0.0
         self._loop = BackgroundLoop("store_results", self.run_once, interval=1.0)
 
     def start(self) -> None:
@@ -74,7 +76,13 @@ class ResultWriter:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def problem(self, *, within: float) -> str | None:
+        """A check for readiness: None unless results have waited for `within` seconds and none was stored."""
+        return _standstill("results wait to be stored", self._waiting, self._moved_at, within)
+
     def add(self, finished: Iterable[Finished]) -> None:
+        if not self._waiting:
+            self._moved_at = time.monotonic()
         for item in finished:
             self._waiting.append(item)
             self._bytes += _size(item)
@@ -116,6 +124,7 @@ class ResultWriter:
             self._on_refused(batch[0], str(error))
 
     def _forget(self, batch: Sequence[Finished]) -> None:
+        self._moved_at = time.monotonic()
         for item in batch:
             self._waiting.popleft()
             self._bytes -= _size(item)
@@ -135,6 +144,7 @@ class EarlierResults:
         self._on_found = on_found
         self._on_missing = on_missing
         self._waiting: deque[Held] = deque()
+        self._moved_at = 0.0
         self._loop = BackgroundLoop("look_for_earlier_results", self.run_once, interval=1.0)
 
     def start(self) -> None:
@@ -143,7 +153,13 @@ class EarlierResults:
     async def stop(self) -> None:
         await self._loop.stop()
 
+    def problem(self, *, within: float) -> str | None:
+        """A check for readiness: None unless attempts have waited for `within` seconds and none was looked at."""
+        return _standstill("attempts wait for a look at earlier results", self._waiting, self._moved_at, within)
+
     def add(self, attempts: Iterable[Held]) -> None:
+        if not self._waiting:
+            self._moved_at = time.monotonic()
         self._waiting.extend(attempts)
         self._loop.wake()
 
@@ -157,6 +173,7 @@ class EarlierResults:
                 copied = {(item.task_id, item.attempt) for item in await self._store.copy_to_attempt(requests)}
                 self._on_found([held for held in wanted if held.key in copied])
                 self._on_missing([held for held in wanted if held.key not in copied])
+            self._moved_at = time.monotonic()
             for _ in batch:
                 self._waiting.popleft()
 
@@ -185,6 +202,11 @@ class ResultSweeper:
                 break
         if removed:
             log.info("results_swept", removed=removed)
+
+
+def _standstill(what: str, waiting: Sized, moved_at: float, within: float) -> str | None:
+    silent = time.monotonic() - moved_at
+    return f"{what} for {silent:.1f} s" if waiting and silent > within else None
 
 
 def _size(item: Finished) -> int:

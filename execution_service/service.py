@@ -27,6 +27,7 @@ from servicekit.grpc_server import GrpcServer
 from servicekit.loops import BackgroundLoop
 from servicekit.migrations import migrate
 from servicekit.postgres import Database
+from servicekit.readiness import Readiness
 from servicekit.registry import ConsulRegistry, ServiceRegistration
 from servicekit.settings import SettingsError, load_settings, variable
 
@@ -41,6 +42,8 @@ FAREWELL_SECONDS = 1.0
 # Results outlive their task rows by so much, so that none is swept that a row still points to.
 KEEP_LONGER = timedelta(days=1)
 SCHEMA_PAUSE_SECONDS = 5.0
+# Loops that have not come forward for so long make the replica unready.
+STANDSTILL_SECONDS = 5.0
 
 
 class ExecutionService:
@@ -83,7 +86,7 @@ class ExecutionService:
         self._beats = BackgroundLoop("heartbeat", self._beat, interval=BEAT_SECONDS, jitter=0)
         self._ticks = BackgroundLoop("stream_watch", self._tick, interval=TICK_SECONDS, jitter=0)
         self._schema: asyncio.Task[None] | None = None
-        self._server = GrpcServer(settings.host, settings.grpc_port)
+        self._server = GrpcServer(settings.host, settings.grpc_port, readiness=self._readiness())
         servicer = ExecutionServicer(
             self.replica, self.workers, store, name=settings.replica, feed=feed, clock=self._clock
         )
@@ -188,6 +191,18 @@ class ExecutionService:
             # Cancelled while it connects, it leaves a connection half made that lives as long as the task does.
             schema.cancel()
             await asyncio.wait([schema])
+
+    def _readiness(self) -> Readiness:
+        """Ready means that heartbeats go out, workers are looked after, and results get to their database."""
+        replica, within = self.replica, STANDSTILL_SECONDS
+        readiness = Readiness()
+        readiness.add("heartbeat", lambda: self._beats.problem(within=within))
+        readiness.add("stream_watch", lambda: self._ticks.problem(within=within))
+        readiness.add("workers", lambda: self.workers.problem(within=within))
+        readiness.add("results", lambda: replica.outcomes.writer.problem(within=within))
+        readiness.add("earlier_results", lambda: replica.earlier.problem(within=within))
+        readiness.add_flag("result_schema", lambda: replica.can_store)
+        return readiness
 
     def _on_finished(self, finished: list[Finished]) -> None:
         self.replica.outcomes.finished(finished)

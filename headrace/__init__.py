@@ -3,9 +3,29 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headrace.tasks import ErrorKind, Limits, PermanentError, TaskContext, TransientError, task
+    from headrace.tasks import (
+        Backoff,
+        ErrorKind,
+        Limits,
+        PermanentError,
+        SoftTimeoutError,
+        TaskCancelled,
+        TaskContext,
+        TransientError,
+        task,
+    )
 
-__all__ = ["ErrorKind", "Limits", "PermanentError", "TaskContext", "TransientError", "task"]
+__all__ = [
+    "Backoff",
+    "ErrorKind",
+    "Limits",
+    "PermanentError",
+    "SoftTimeoutError",
+    "TaskCancelled",
+    "TaskContext",
+    "TransientError",
+    "task",
+]
 
 
 def __getattr__(name: str) -> Any:

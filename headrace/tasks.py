@@ -9,7 +9,8 @@ sets as arrays, Decimal as text). NaN, infinity, lone surrogates, NUL characters
 anything above 8 MiB cannot be stored: such an attempt fails for good with the code `unstorable_result`.
 
 A handler that raises is tried again, up to `max_attempts` times; PermanentError ends the task at once, TransientError
-gives the failure that may pass a code of its own.
+gives the failure that may pass a code of its own, and may say when to try again. SoftTimeoutError and TaskCancelled are
+raised in a handler that should come to its end.
 """
 
 import functools
@@ -19,6 +20,7 @@ import inspect
 import json
 import math
 import re
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 RESULT_BYTES_MAX = 8 * 1024 * 1024
 PROGRESS_MESSAGE_MAX = 1000
+RETRY_AFTER_SECONDS_MAX = 7 * 86400
 
 _MARK = "__headrace_task__"
 _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,99}")
@@ -57,7 +60,50 @@ class PermanentError(CodedError):
 
 
 class TransientError(CodedError):
-    """Raised by a handler for a failure that may pass: the task is tried again while it has attempts left."""
+    """Raised by a handler for a failure that may pass: the task is tried again while it has attempts left.
+
+    With `retry_after` that is so many seconds later, at most 7 days, and not after the backoff of the task.
+    """
+
+    def __init__(self, code: str, message: str, *, retry_after: float | None = None) -> None:
+        if retry_after is not None and not 0 <= retry_after <= RETRY_AFTER_SECONDS_MAX:
+            raise ValueError(f"retry_after must be from 0 s to 7 days, not {retry_after}")
+        super().__init__(code, message)
+        self.retry_after = retry_after
+
+
+# The next two are no Exceptions: they come at any line, and `except Exception` around a single step of a handler, or
+# in a library that it calls, would swallow what is meant for the handler as a whole. It is the same with asyncio's
+# CancelledError, which `async def` handlers get in their place.
+
+
+class SoftTimeoutError(BaseException):
+    """Raised in a `def` handler when its soft timeout has passed: it may clean up, or still return a result."""
+
+
+class TaskCancelled(BaseException):
+    """Raised in a `def` handler that runs on after a cancel was asked for: it may clean up, for a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """When a failed task is due again: after a random part of a time that grows with each failure ("full jitter").
+
+    The time is `initial` seconds after the first failure, `factor` times as long after each further one, and `maximum`
+    seconds at most.
+    """
+
+    initial: float = 1.0
+    factor: float = 2.0
+    maximum: float = 300.0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("initial", 0.001, 86400), ("factor", 1, 10), ("maximum", 0.001, 86400)):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} of a backoff must be from {low} to {high}, not {value}")
+        if self.initial > self.maximum:
+            raise ValueError(f"initial of a backoff must not be above its maximum: {self.initial} > {self.maximum}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +168,7 @@ class TaskContext:
         "_open_scratch",
         "attempt",
         "deadline",
+        "soft_deadline",
         "task_id",
         "type",
     )
@@ -133,16 +180,21 @@ class TaskContext:
         attempt: int = 1,
         type: str = "",  # noqa: A002
         deadline: float | None = None,
+        soft_deadline: float | None = None,
         on_progress: Callable[[float, str], None] | None = None,
         is_cancelled: Callable[[], bool] | None = None,
         open_scratch: Callable[[], Path] | None = None,
         open_logger: Callable[[], "FilteringBoundLogger"] | None = None,
     ) -> None:
-        """Everything is optional, so that a test can call a handler with a plain `TaskContext()`."""
+        """Everything is optional, so that a test can call a handler with a plain `TaskContext()`.
+
+        The deadlines are those of timeout and soft timeout, on the clock of `time.monotonic`.
+        """
         self.task_id = task_id
         self.attempt = attempt
         self.type = type
         self.deadline = deadline
+        self.soft_deadline = soft_deadline
         self._on_progress = on_progress
         self._is_cancelled = is_cancelled
         self._open_scratch = open_scratch
@@ -163,8 +215,19 @@ class TaskContext:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the attempt is to stop. A `def` handler that does not return within a second after is killed."""
+        """Whether a cancel was asked for. A handler that does not end within 1.5 s after is killed."""
         return self._is_cancelled is not None and self._is_cancelled()
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the soft timeout has passed. Only a `def` handler in a thread (pool `io`) has to look for itself."""
+        return self.soft_deadline is not None and time.monotonic() >= self.soft_deadline
+
+    @property
+    def seconds_left(self) -> float:
+        """How long until the first of the deadlines, not below 0; infinity where there is none."""
+        deadlines = [each for each in (self.deadline, self.soft_deadline) if each is not None]
+        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else math.inf
 
     @property
     def scratch(self) -> Path:
@@ -200,8 +263,10 @@ class TaskDefinition:
         examples: Sequence[Any],
         limits: Limits,
         errors: Sequence[ErrorKind],
+        soft_timeout: float | None,
+        backoff: Backoff | None,
     ) -> None:
-        _check_options(name, timeout=timeout, max_attempts=max_attempts, pool=pool)
+        _check_options(name, timeout=timeout, max_attempts=max_attempts, pool=pool, soft_timeout=soft_timeout)
         self.function = function
         self.name = name
         self.is_async = inspect.iscoroutinefunction(function)
@@ -213,6 +278,8 @@ class TaskDefinition:
         self.limits = limits
         self.cpu_seconds = limits.cpu_seconds or math.ceil(2 * timeout)
         self.errors = tuple(errors)
+        self.soft_timeout = soft_timeout
+        self.backoff = backoff
         self.wants_context = _takes_context(function, name)
 
     @functools.cached_property
@@ -250,6 +317,9 @@ class TaskDefinition:
         """SHA-256 over everything that a client may see of the type."""
         seen = (self.name, self.pool, self.description, self.data_schema, self.result_schema)
         limits = [*asdict(self.limits).values(), *map(asdict, self.errors)]
+        # Only where they are set, so that the other types keep the version that replicas before them had.
+        if self.soft_timeout is not None or self.backoff is not None:
+            limits += [self.soft_timeout, asdict(self.backoff) if self.backoff is not None else None]
         return hashlib.sha256(json.dumps([*seen, self.timeout, self.max_attempts, *limits]).encode()).hexdigest()
 
     def decode(self, data: bytes) -> Any:
@@ -319,6 +389,8 @@ def task(
     examples: Sequence[Any] = (),
     limits: Limits = Limits(),
     errors: Sequence[ErrorKind] = (),
+    soft_timeout: float | None = None,
+    backoff: Backoff | None = None,
 ) -> Callable[[Handler], Handler]:
     """Declare a function as the handler of the task type `name`.
 
@@ -326,6 +398,8 @@ def task(
     time), unless `pool` names another. An attempt that takes longer than `timeout` seconds is ended, with its process
     if need be. The task fails for good after `max_attempts` failures. `examples` are shown to clients and must run;
     so are `errors`, the failures that the type names. `limits` bound what an attempt may use.
+    After `soft_timeout` seconds the handler is asked to give up: SoftTimeoutError is raised in a `def` handler, an
+    `async def` one is cancelled. `backoff` says how long a failed task waits. A submission can name others of both.
     The function itself stays as it is and can be called directly.
     """
 
@@ -340,6 +414,8 @@ def task(
             examples=examples,
             limits=limits,
             errors=errors,
+            soft_timeout=soft_timeout,
+            backoff=backoff,
         )
         setattr(function, _MARK, definition)
         return function
@@ -389,7 +465,9 @@ def _check_code(code: str) -> None:
         raise ValueError(f"an error code is a short lower-case word like `invalid_image`, not {code!r}")
 
 
-def _check_options(name: str, *, timeout: float, max_attempts: int, pool: str | None) -> None:
+def _check_options(
+    name: str, *, timeout: float, max_attempts: int, pool: str | None, soft_timeout: float | None
+) -> None:
     for word in (name, pool):
         if word is not None and not _NAME.fullmatch(word):
             raise ValueError(f"names of task types and pools are lower-case words like `word_count`, not {word!r}")
@@ -397,6 +475,8 @@ def _check_options(name: str, *, timeout: float, max_attempts: int, pool: str | 
         raise ValueError(f"timeout of {name} must be above 0 and at most 7 days, not {timeout}")
     if not 1 <= max_attempts <= 20:
         raise ValueError(f"max_attempts of {name} must be from 1 to 20, not {max_attempts}")
+    if soft_timeout is not None and not 0.001 <= soft_timeout < timeout:
+        raise ValueError(f"soft_timeout of {name} must be from 0.001 s to below its timeout, not {soft_timeout}")
 
 
 def _takes_context(function: Callable[..., Any], name: str) -> bool:

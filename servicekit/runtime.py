@@ -24,8 +24,9 @@ def run_service(main: Main) -> None:
     """Run `main(stop)` and leave the process: with 0 when it returned, with 1 when it failed.
 
     With EX_CONFIG (78) when a setting is wrong: starting it again will not help.
-    The first SIGTERM or SIGINT sets `stop`, and main is expected to drain and return. A second one ends the process
-    at once with 1.
+    The first SIGTERM, SIGINT or SIGHUP sets `stop`, and main is expected to drain and return. A second one ends the
+    process at once with 1; but not a SIGHUP, which comes beside the others when a terminal is closed. Where SIGHUP is
+    ignored (nohup) it stays so.
     """
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -45,13 +46,16 @@ def run_service(main: Main) -> None:
 async def _run(main: Main) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _on_signal, stop, number)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            loop.add_signal_handler(number, _on_signal, stop, number)
     await main(stop)
     log.info("service_stopped")
 
 
 def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
+    if stop.is_set() and number == signal.SIGHUP:
+        return
     if stop.is_set():
         log.warning("stopped_at_once", signal=number.name)
         sys.stdout.flush()

@@ -46,8 +46,10 @@ def sections() -> str:
 def _section(definition: TaskDefinition) -> Iterator[str]:
     yield from (f"## `{definition.name}`", "", _prose(definition), "")
     limits = definition.limits
+    soft = f" (soft {definition.soft_timeout:g} s)" if definition.soft_timeout is not None else ""
     yield (
-        f"Pool `{definition.pool}`, timeout {definition.timeout:g} s, {definition.max_attempts} attempts; at most "
+        f"Pool `{definition.pool}`, timeout {definition.timeout:g} s{soft}, {definition.max_attempts} attempts"
+        f"{_backoff(definition)}; at most "
         f"{limits.memory_mib:,} MiB of memory, {definition.cpu_seconds:,} s of processor time, files of "
         f"{limits.file_mib:,} MiB, {limits.open_files} open files."
     )
@@ -62,6 +64,14 @@ def _section(definition: TaskDefinition) -> Iterator[str]:
     request = json.dumps({"type": definition.name, "data": _cut(example)}, ensure_ascii=False)
     answer = json.dumps(_cut(_answer(definition, example)), ensure_ascii=False, indent=2)
     yield from ("", "```json", request, "```", "", "gives", "", "```json", answer, "```", "")
+
+
+def _backoff(definition: TaskDefinition) -> str:
+    """How long a failed task waits, where the type says so."""
+    backoff = definition.backoff
+    if backoff is None:
+        return ""
+    return f" with a backoff from {backoff.initial:g} s to {backoff.maximum:g} s (factor {backoff.factor:g})"
 
 
 def _prose(definition: TaskDefinition) -> str:

@@ -15,6 +15,7 @@ from result_store.model import StoredLog, StoredResult
 # A result up to this size travels with its report, for watchers.
 RESULT_BYTES_SHOWN = 4 * 1024
 MESSAGE_CHARACTERS_MAX = 16 * 1024
+LOG_TAIL_BYTES_MAX = 2 * 1024
 
 # What watchers here see of an outcome. Whether a failure is the task's last is for management to say.
 _SHOWN = {
@@ -39,8 +40,10 @@ def offers(assignments: Iterable[execution_pb2.Assignment], session_id: int) -> 
                 item.data,
                 item.pool,
                 item.timeout_ms / 1000,
-                item.isolated,
+                item.isolated or item.solitary,
                 item.max_attempts,
+                item.soft_timeout_ms / 1000,
+                item.solitary,
             ),
             item.round_base,
         )
@@ -72,6 +75,9 @@ def report(finished: Finished) -> task_pb2.Report:
     )
     if finished.error is not None:
         message.error.CopyFrom(error(finished.error))
+        message.error.log_tail = log_tail(finished.log)
+    if finished.retry_after is not None and finished.outcome is Outcome.FAILED:
+        message.retry_after_ms = round(finished.retry_after * 1000)
     if finished.started_at is not None:
         _set_time(message.started_at, finished.started_at)
     if finished.executed_at is not None:
@@ -100,13 +106,32 @@ def report_unstarted(held: Held, outcome: Outcome, cause: AttemptError | None = 
 
 
 def error(cause: AttemptError) -> task_pb2.TaskError:
-    return task_pb2.TaskError(
+    message = task_pb2.TaskError(
         code=cause.code,
         message=_storable(cause.message[:MESSAGE_CHARACTERS_MAX]),
         exception=_storable(cause.exception[:MESSAGE_CHARACTERS_MAX]),
         signal=cause.signal,
         exit_code=cause.exit_code,
+        peak_memory_bytes=cause.peak_memory,
     )
+    if (receipt := cause.receipt) is not None:
+        message.receipt.ended_by = task_pb2.CancelReceipt.EndedBy.ValueType(receipt.ended_by)
+        message.receipt.stopped_after_ms = max(0, round(receipt.stopped_after * 1000))
+        message.receipt.processes_gone = receipt.processes_gone
+    return message
+
+
+def log_tail(log: str) -> str:
+    """The last whole lines of a log that fit into 2 KiB; the end of the last one if it alone is longer."""
+    body = log.encode("utf-8", "replace").replace(b"\0", b"?")
+    if len(body) <= LOG_TAIL_BYTES_MAX:
+        return body.decode()
+    end = body[-LOG_TAIL_BYTES_MAX:]
+    # A cut right behind a line's end takes nothing from the next line.
+    if body[-LOG_TAIL_BYTES_MAX - 1] != ord("\n"):
+        _, newline, lines = end.partition(b"\n")
+        end = lines if newline and lines else end
+    return end.decode("utf-8", "ignore")
 
 
 def progress(item: ProgressItem) -> execution_pb2.AttemptProgress:
@@ -158,7 +183,7 @@ def task_types(registry: TaskRegistry) -> list[task_pb2.TaskType]:
 
 
 def task_type(definition: TaskDefinition) -> task_pb2.TaskType:
-    return task_pb2.TaskType(
+    message = task_pb2.TaskType(
         name=definition.name,
         pool=definition.pool,
         description=definition.description,
@@ -178,6 +203,13 @@ def task_type(definition: TaskDefinition) -> task_pb2.TaskType:
             for kind in definition.errors
         ],
     )
+    if definition.soft_timeout is not None:
+        message.options.soft_timeout_ms = round(definition.soft_timeout * 1000)
+    if (backoff := definition.backoff) is not None:
+        message.options.backoff.initial_ms = round(backoff.initial * 1000)
+        message.options.backoff.factor = backoff.factor
+        message.options.backoff.max_ms = round(backoff.maximum * 1000)
+    return message
 
 
 def worker(info: WorkerInfo, replica: str) -> execution_pb2.Worker:

@@ -56,6 +56,8 @@ class Aftermath:
     """Remembers the state of the process before the first handler. Make it in the main thread, once per process."""
 
     def __init__(self) -> None:
+        # The last look found processes that could not be ended.
+        self.processes_left = False
         self._heard: set[str] = set()
         self._folder = os.getcwd()
         self._environment = dict(os.environ)
@@ -78,6 +80,7 @@ class Aftermath:
         try:
             end_own_children()
         except UnendingChildrenError:
+            self.processes_left = True
             return "its handler left processes behind"
         if self._heard & _ENVIRONMENT_EVENTS:
             os.environ.clear()

@@ -6,7 +6,7 @@ from enum import Enum, auto
 
 from execution_service.workers.failures import MESSAGE_BYTES_MAX, clean_text
 from execution_service.workers.held import Fate
-from execution_service.workers.outcomes import AttemptError, Outcome
+from execution_service.workers.outcomes import AttemptError, CancelReceipt, EndedBy, Outcome
 
 
 class Stage(Enum):
@@ -27,7 +27,10 @@ class Next(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """How a worker process ended. `killed` says that the pool killed it, for the sake of one attempt or of none."""
+    """How a worker process ended. `killed` says that the pool killed it, for the sake of one attempt or of none.
+
+    `processes_gone` says that it is certain that what its handlers had started is gone with it.
+    """
 
     killed: bool
     signal: int
@@ -35,6 +38,7 @@ class Death:
     peak_kib: int
     reason: str
     output: str
+    processes_gone: bool = False
 
 
 def stage_of(seq: int, *, last_started: int, running: dict[int, float]) -> Stage:
@@ -74,7 +78,19 @@ def death_error(death: Death) -> AttemptError:
     if death.output:
         parts.append("Last output:\n" + death.output)
     message = clean_text(" ".join(parts), MESSAGE_BYTES_MAX)
-    return AttemptError("worker_died", message, "", death.signal, death.exit_code)
+    return AttemptError("worker_died", message, "", death.signal, death.exit_code, death.peak_kib * 1024)
+
+
+def receipt_after_death(stage: Stage, death: Death, stopped_after: float) -> CancelReceipt:
+    """Return the receipt of an attempt that was to be cancelled when its worker ended."""
+    if stage is Stage.NOT_STARTED:
+        return CancelReceipt(EndedBy.NOT_STARTED, 0.0, processes_gone=True)
+    ended_by = EndedBy.ITS_END
+    if stage is Stage.RUNNING and death.killed:
+        ended_by = EndedBy.SIGKILL
+    elif stage is Stage.RUNNING and death.signal == signal.SIGTERM:
+        ended_by = EndedBy.SIGTERM
+    return CancelReceipt(ended_by, stopped_after, death.processes_gone)
 
 
 def _ending(death: Death) -> str:

@@ -9,17 +9,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from execution_service.workers.descendants import children_of
 from execution_service.workers.frames import OUTPUT_LEVEL
-from execution_service.workers.outcomes import Outcome
+from execution_service.workers.outcomes import EndedBy, Outcome
 from execution_service.workers.printing import LineSink, RoutedStream, printing
 from execution_service.workers.runner import (
-    CANCELLED_ENDING,
     LEASE_LOOK_SECONDS,
     NO_CONTEXT,
     Desk,
     Ending,
     Inbox,
     Prepared,
+    cancelled,
     failed,
     may_start,
     open_context,
@@ -28,6 +29,7 @@ from execution_service.workers.runner import (
     timed_out,
 )
 from execution_service.workers.slots_page import ASYNC_KILL_GRACE_SECONDS
+from execution_service.workers.time_limits import TimedOutError, within_limits
 from headrace.tasks import TaskContext
 
 
@@ -101,7 +103,8 @@ class ConcurrentWorker:
     def _start(self, item: Prepared) -> None:
         running = _Running(item, self._free.pop())
         grace = ASYNC_KILL_GRACE_SECONDS if item.definition.is_async else 0.0
-        self._desk.page.begin(running.slot, item.seq, running.began + item.attempt.timeout + grace)
+        kill_at = running.began + item.attempt.timeout + grace
+        self._desk.page.begin(running.slot, item.seq, kill_at, running.started_at)
         self._running[item.seq] = running
         running.task = self._loop.create_task(self._handle(running), context=self._printing(running))
         running.task.add_done_callback(partial(self._ended, running))
@@ -120,20 +123,18 @@ class ConcurrentWorker:
         context = NO_CONTEXT
         if definition.wants_context:
             context = open_context(self._desk, running.item, partial(_is_cancelled, running))
-        # A thread cannot be ended by its timeout: there the pool kills the worker.
-        limit = asyncio.timeout(attempt.timeout if definition.is_async else None)
         try:
-            async with limit:
-                if not definition.is_async:
-                    work = partial(contextvars.copy_context().run, _run_in_thread, self._desk, running.item, context)
-                    return await self._loop.run_in_executor(self._threads, work)
-                result = await definition.run(value, context)
+            if not definition.is_async:
+                # A thread cannot be ended by its timeout: there the pool kills the worker.
+                work = partial(contextvars.copy_context().run, _run_in_thread, self._desk, running.item, context)
+                return await self._loop.run_in_executor(self._threads, work)
+            result = await within_limits(definition.run(value, context), attempt)
             return Ending(Outcome.COMPLETED, definition.encode(result), None)
+        except TimedOutError:
+            return timed_out(attempt)
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything; a cancel is an ending as well
             if running.cancelled:
-                return CANCELLED_ENDING
-            if limit.expired() and isinstance(error, TimeoutError):
-                return timed_out(attempt)
+                return _CANCELLED
             return failed(self._desk, attempt, error)
 
     def _ended(self, running: _Running, task: asyncio.Task[Ending]) -> None:
@@ -142,7 +143,11 @@ class ConcurrentWorker:
         # A task that was cancelled before its first step never came to `_handle`.
         if running.sink is not None:
             running.sink.close()
-        ending = CANCELLED_ENDING if running.cancelled or task.cancelled() else task.result()
+        if running.cancelled or task.cancelled():
+            # Processes that handlers have started here cannot be told apart.
+            ending = cancelled(EndedBy.HANDLER, processes_gone=not children_of(_PID))
+        else:
+            ending = task.result()
         seconds = time.monotonic() - running.began
         report(self._desk, running.item.attempt, ending, started_at=running.started_at, seconds=seconds)
         self._desk.page.end(running.slot)
@@ -173,6 +178,7 @@ class ConcurrentWorker:
 
 
 _PID = os.getpid()
+_CANCELLED = Ending(Outcome.CANCELLED, None, None)
 
 
 def _is_cancelled(running: _Running) -> bool:

@@ -2,12 +2,15 @@
 
 import contextlib
 import os
+import select
 import signal
 from pathlib import Path
 
 # Killed children leave orphans, which become children in turn; a family that outlives so many rounds has to wait for
 # the end of the whole process group.
 _ROUNDS_MAX = 100
+# Of how many processes of one worker it is watched that they end.
+_HELD_MAX = 200
 
 
 class UnendingChildrenError(Exception):
@@ -62,19 +65,69 @@ def end_own_children() -> bool:
     raise UnendingChildrenError
 
 
-def end_detached(leader: int) -> None:
-    """Kill the descendants of a process, also those that have left its process group.
+class Relatives:
+    """The descendants of a process, held by descriptors: a number that is used again is not mistaken for them."""
 
-    The process is stopped meanwhile, so that it starts no more and stays their adopter; its end is up to the caller.
-    """
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(leader, signal.SIGSTOP)
-    killed: set[int] = set()
-    for _ in range(_ROUNDS_MAX):
-        found = set(descendants_of(leader)) - killed
-        if not found:
-            return
-        for pid in found:
+    def __init__(self) -> None:
+        self._descriptors: dict[int, int] = {}
+        self._looked = False
+        self._untold = False
+
+    def look(self, leader: int) -> None:
+        """Take note of the descendants that the process has now."""
+        self._looked = True
+        self._hold(set(descendants_of(leader)))
+
+    def end(self, leader: int) -> None:
+        """Kill the descendants of a process, also those that have left its process group.
+
+        The process is stopped meanwhile, so that it starts no more and stays their adopter; its end is up to the
+        caller.
+        """
+        self._looked = True
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(leader, signal.SIGSTOP)
+        killed: set[int] = set()
+        for _ in range(_ROUNDS_MAX):
+            found = set(descendants_of(leader)) - killed
+            if not found:
+                return
+            self._hold(found)
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            killed |= found
+        self._untold = True
+
+    def end_held(self) -> None:
+        """Kill all that were found, which may have no leader any more."""
+        for descriptor in self._descriptors.values():
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        killed |= found
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+
+    @property
+    def gone(self) -> bool:
+        """Whether it is certain that none of them runs any more."""
+        return self._looked and not self._untold and not self.may_end
+
+    @property
+    def may_end(self) -> bool:
+        """Whether one of those that were found still runs."""
+        poller = select.poll()
+        for descriptor in self._descriptors.values():
+            poller.register(descriptor, select.POLLIN)
+        return len(poller.poll(0)) < len(self._descriptors)
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+
+    def _hold(self, pids: set[int]) -> None:
+        for pid in pids - self._descriptors.keys():
+            if len(self._descriptors) >= _HELD_MAX:
+                self._untold = True
+                return
+            with contextlib.suppress(ProcessLookupError):
+                self._descriptors[pid] = os.pidfd_open(pid)

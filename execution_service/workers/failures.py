@@ -3,13 +3,30 @@
 import signal
 import traceback
 
-from execution_service.workers.outcomes import AttemptError, Outcome
-from headrace.tasks import PermanentError, TransientError, UnstorableResultError
+from execution_service.workers.outcomes import AttemptError, CancelReceipt, EndedBy, Outcome
+from headrace.tasks import PermanentError, SoftTimeoutError, TransientError, UnstorableResultError
 
 MESSAGE_BYTES_MAX = 16 * 1024
 _TRACEBACK_CHARACTERS = 4000
 
-CANCELLED = AttemptError("cancelled", "The attempt was stopped because a cancel was asked for.")
+_ENDED_BY = {
+    EndedBy.HANDLER: "The handler stopped {after} after it was asked to",
+    EndedBy.SIGTERM: "The attempt ended on SIGTERM, {after} after the cancel was asked for",
+    EndedBy.SIGKILL: "The attempt did not stop: its worker process was killed {after} after the cancel was asked for",
+    EndedBy.ITS_END: "The attempt ended otherwise, {after} after the cancel was asked for",
+}
+
+
+def cancelled_error(receipt: CancelReceipt) -> AttemptError:
+    """Return the error of an attempt that was cancelled, with its receipt, told to people as well."""
+    if receipt.ended_by is EndedBy.NOT_STARTED:
+        return AttemptError("cancelled", "Cancelled before it was started.", receipt=receipt)
+    text = _ENDED_BY[receipt.ended_by].format(after=f"{receipt.stopped_after:.2f} s")
+    gone = "no process of it is left" if receipt.processes_gone else "whether all its processes are gone is not known"
+    return AttemptError("cancelled", f"{text}; {gone}.", receipt=receipt)
+
+
+NEVER_STARTED = cancelled_error(CancelReceipt(EndedBy.NOT_STARTED, 0.0, processes_gone=True))
 
 
 def timeout_error(seconds: float) -> AttemptError:
@@ -30,6 +47,9 @@ def explain(error: BaseException) -> tuple[Outcome, AttemptError]:
     name = exception_name(error)
     if isinstance(error, PermanentError):
         return Outcome.FAILED_FOR_GOOD, AttemptError(error.code, message_of(error), name)
+    if isinstance(error, SoftTimeoutError):
+        text = message_of(error) or "The attempt took longer than its soft timeout."
+        return Outcome.FAILED, AttemptError("soft_timeout", text)
     if isinstance(error, TransientError):
         return Outcome.FAILED, AttemptError(error.code, message_of(error), name)
     if isinstance(error, MemoryError):
@@ -39,6 +59,11 @@ def explain(error: BaseException) -> tuple[Outcome, AttemptError]:
     if isinstance(error, UnstorableResultError):
         return Outcome.FAILED_FOR_GOOD, AttemptError("unstorable_result", message_of(error))
     return Outcome.FAILED, AttemptError("handler_error", message_of(error), name)
+
+
+def retry_after_of(error: BaseException) -> float | None:
+    """Return after how many seconds the handler asked to be started again, if it did."""
+    return error.retry_after if isinstance(error, TransientError) else None
 
 
 def exception_name(error: BaseException) -> str:

@@ -28,7 +28,7 @@ class Fate(Enum):
 class Held:
     """One attempt from `submit` to its end. Compared by identity."""
 
-    __slots__ = ("attempt", "cost", "fate", "seq", "stop_at", "told", "worker")
+    __slots__ = ("attempt", "cost", "fate", "seq", "stop_at", "terminated", "told", "worker")
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
@@ -39,6 +39,8 @@ class Held:
         self.fate = Fate.OPEN
         # When it was told to stop (monotonic seconds).
         self.stop_at = 0.0
+        # SIGTERM was sent for it.
+        self.terminated = False
         # Its worker was told not to start it.
         self.told = False
 

@@ -21,8 +21,22 @@ class Outcome(IntEnum):
     HANDED_BACK = 6
 
 
+class EndedBy(IntEnum):
+    """What ended an attempt that was to be cancelled; numbered as `headrace.v1.CancelReceipt.EndedBy`."""
+
+    NOT_STARTED = 1
+    HANDLER = 2
+    SIGTERM = 3
+    SIGKILL = 4
+    ITS_END = 5
+
+
 class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One attempt to be run. `timeout` is in seconds; `isolated` asks for a worker that has run nothing before."""
+    """One attempt to be run.
+
+    `timeout` and `soft_timeout` are in seconds, the latter 0 for none; `isolated` asks for a worker that has run
+    nothing before, `solitary` for a whole replica that runs nothing else.
+    """
 
     task_id: int
     attempt: int
@@ -33,22 +47,41 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     timeout: float
     isolated: bool
     max_attempts: int
+    soft_timeout: float = 0.0
+    solitary: bool = False
+
+
+class CancelReceipt(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How a cancel came true: `stopped_after` seconds after it was asked for, 0 where no handler ran.
+
+    `processes_gone` says that nothing runs for the attempt any more, neither its handler nor what it had started.
+    """
+
+    ended_by: EndedBy
+    stopped_after: float
+    processes_gone: bool
 
 
 class AttemptError(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Why an attempt did not complete; `signal` and `exit_code` are 0 unless the worker process ended under it."""
+    """Why an attempt did not complete.
+
+    `signal`, `exit_code` and `peak_memory` (bytes) are 0 unless the worker process ended under it, or because of it.
+    `receipt` is there after a cancel.
+    """
 
     code: str
     message: str
     exception: str = ""
     signal: int = 0
     exit_code: int = 0
+    peak_memory: int = 0
+    receipt: CancelReceipt | None = None
 
 
 class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How an attempt ended. `result` is JSON, set when it completed; times are unix seconds, for display.
 
-    `log` is the end of what the handler printed and logged; the pool fills it in.
+    `log` is the end of what the handler printed and logged; the pool fills it in. `retry_after` is in seconds.
     """
 
     task_id: int
@@ -61,6 +94,7 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
     started_at: float | None
     executed_at: float | None
     log: str = ""
+    retry_after: float | None = None
 
 
 class ProgressItem(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -19,7 +19,7 @@ from execution_service.workers.attempt_logs import AttemptLogs, rendered
 from execution_service.workers.autopsy import Death, Next, Stage, judge, stage_of
 from execution_service.workers.delivery import Delivery
 from execution_service.workers.durations import Durations
-from execution_service.workers.endings import ending_after_death, unstarted
+from execution_service.workers.endings import ending_after_death, unstarted, with_time
 from execution_service.workers.environment import worker_environment
 from execution_service.workers.frames import FrameToPool, Leaving, LogReport, Outcomes, ProgressReport
 from execution_service.workers.guard import Guard
@@ -84,6 +84,7 @@ class WorkerPool:
         self._unloadable: str | None = None
         self._cleanups: set[asyncio.Task[None]] = set()
         self._scan_handle: asyncio.TimerHandle | None = None
+        self._scanned_at = 0.0
 
     async def start(self) -> None:
         """Start the workers; return when they are ready, or after 15 s, since they may also become so later.
@@ -124,6 +125,14 @@ class WorkerPool:
         """Return how many attempts of the pool run at once now."""
         lane = self._lanes.get(pool)
         return lane.slots if lane is not None else 0
+
+    def problem(self, *, within: float) -> str | None:
+        """A check for readiness: None while workers are looked after, and each pool has one that is ready."""
+        silent = time.monotonic() - self._scanned_at
+        if silent > within:
+            return f"workers have not been looked after for {silent:.1f} s"
+        idle = [lane.name for lane in self._lanes.values() if not any(worker.ready for worker in lane.workers)]
+        return f"no worker is ready in {', '.join(idle)}" if idle else None
 
     def mean_seconds(self, type_name: str) -> float | None:
         """Return how long handlers of the type took lately, None while none was measured."""
@@ -285,6 +294,7 @@ class WorkerPool:
         all_held, entries, recalled = self._held, worker.entries, worker.recalled
         printed = set(message.printed)
         have_logs = bool(printed) or bool(self._logs)
+        now = time.monotonic()
         reported = []
         for finished in message.finished:
             key = (finished.task_id, finished.attempt)
@@ -298,6 +308,8 @@ class WorkerPool:
             del all_held[key], entries[held.seq]
             if have_logs:
                 finished = self._with_log(finished, held, printed)  # noqa: PLW2901
+            if finished.outcome is Outcome.CANCELLED:
+                finished = with_time(finished, now - held.stop_at)  # noqa: PLW2901
             worker.load -= held.cost
             worker.load_bytes -= len(held.attempt.data)
             if held.fate is Fate.OPEN or _still_wanted(held.fate, finished):
@@ -360,7 +372,8 @@ class WorkerPool:
     def _settle(self, worker: WorkerProcess, death: Death, lane: Lane) -> None:
         """Decide what becomes of each attempt that was in a worker which has ended."""
         last_started, running = worker.page.last_started, worker.page.running()
-        again, reported, now = [], [], time.time()
+        again, reported = [], []
+        now, ended_at = time.monotonic(), time.time()
         for seq, held in worker.entries.items():
             stage = stage_of(seq, last_started=last_started, running=running)
             verdict = judge(held.fate, stage, death, draining=self._draining)
@@ -369,8 +382,15 @@ class WorkerPool:
                 continue
             del self._held[held.key]
             if isinstance(verdict, Outcome):
-                started = stage is not Stage.NOT_STARTED
-                ending = ending_after_death(held, verdict, death, started=started, ended_at=now)
+                ending = ending_after_death(
+                    held,
+                    verdict,
+                    death,
+                    stage=stage,
+                    started_at=worker.page.began_at(seq),
+                    ended_at=ended_at,
+                    stopped_after=now - held.stop_at,
+                )
                 if stage is Stage.RUNNING and worker.slots == 1:
                     self._logs.add(held.key, worker.output.rest())
                 reported.append(msgspec.structs.replace(ending, log=self._logs.take(held.key)))
@@ -389,6 +409,7 @@ class WorkerPool:
                     if worker.entries:
                         self._take_back(worker, watch_worker(worker, self._lease, now), lane)
                 self._serve(lane)
+            self._scanned_at = now
         except Exception:
             log.exception("scan_failed")
         self._scan_handle = asyncio.get_running_loop().call_later(SCAN_SECONDS, self._scan)

@@ -1,6 +1,7 @@
 """A worker process as the pool sees it: started, fed with frames, read, killed, and told of its end."""
 
 import asyncio
+import contextlib
 import os
 import secrets
 import signal
@@ -16,7 +17,7 @@ import msgspec
 import structlog
 
 from execution_service.workers.autopsy import Death
-from execution_service.workers.descendants import end_detached
+from execution_service.workers.descendants import Relatives
 from execution_service.workers.frames import Assign, Control, FrameError, FrameToPool, encode_frame, pool_reader
 from execution_service.workers.held import Held
 from execution_service.workers.output import WorkerOutput
@@ -26,6 +27,9 @@ _RECEIVE_BYTES = 256 * 1024
 _SOCKET_BUFFER_BYTES = 1024 * 1024
 START_SECONDS_MAX = 60.0
 CLOSED_SECONDS_MAX = 0.2
+# How long the end of a worker is held back for processes that were killed with it, and how often they are looked at.
+_RELATIVES_SECONDS_MAX = 0.25
+_RELATIVES_LOOK_SECONDS = 0.01
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +87,7 @@ class WorkerProcess:
         self.recalled: set[tuple[int, int]] = set()
         # When it closed its connection (monotonic seconds).
         self.closed_at: float | None = None
+        self._relatives = Relatives()
         self.page = SlotsPage.create(slots)
         self._on_messages = on_messages
         self._on_death = on_death
@@ -117,9 +122,14 @@ class WorkerProcess:
         self.page.generation = self._generation
 
     def terminate(self) -> None:
-        """Ask the process group to end. What follows is a kill by the pool, whatever the group makes of it."""
-        self.killed = True
-        self._signal(signal.SIGTERM)
+        """Send SIGTERM for the attempt that was told to stop.
+
+        The worker passes it on to the attempt's processes, as it alone knows whether that attempt still runs.
+        """
+        # Should the worker die of it, they have nobody any more who knows of them.
+        self._relatives.look(self._process.pid)
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill the process group, for the sake of the pool and not for anything that the worker did."""
@@ -136,6 +146,8 @@ class WorkerProcess:
 
     def check(self, now: float) -> None:
         """Kill the worker if it lives on without a connection, or does not become ready."""
+        if self._process.returncode is not None:
+            return
         if self.closed_at is not None and now - self.closed_at > CLOSED_SECONDS_MAX:
             self.condemn("The worker closed its connection to the pool.")
         elif not self.ready and now - self.began > START_SECONDS_MAX:
@@ -242,19 +254,28 @@ class WorkerProcess:
         # Before the process is reaped its group's number cannot be anybody else's.
         self._signal(signal.SIGKILL)
         _, status, usage = os.wait4(self._process.pid, 0)
-        code = os.waitstatus_to_exitcode(status)
-        self._process.returncode = code
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        self._relatives.end_held()
+        self._bury(usage.ru_maxrss, time.monotonic() + _RELATIVES_SECONDS_MAX)
+
+    def _bury(self, peak_kib: int, deadline: float) -> None:
+        """Tell of the end, once what was killed with the worker is gone as well."""
+        if self._relatives.may_end and time.monotonic() < deadline:
+            self._loop.call_later(_RELATIVES_LOOK_SECONDS, self._bury, peak_kib, deadline)
+            return
         # What the worker had sent before it ended still counts.
         while self._readable and self._receive():
             pass
         self._on_output()
+        code = self._process.returncode or 0
         death = Death(
             killed=self.killed,
             signal=-code if code < 0 else 0,
             exit_code=max(code, 0),
-            peak_kib=usage.ru_maxrss,
+            peak_kib=peak_kib,
             reason=self._reason,
             output=self.output.tail(),
+            processes_gone=self._relatives.gone,
         )
         self._on_death(self, death)
         self._close()
@@ -263,6 +284,7 @@ class WorkerProcess:
         self._stop_reading()
         self._loop.remove_writer(self._connection.fileno())
         self._loop.remove_reader(self.output.fd)
+        self._relatives.close()
         self._connection.close()
         self.output.close()
         self.page.close()
@@ -270,7 +292,7 @@ class WorkerProcess:
 
     def _kill_all(self) -> None:
         if self._process.returncode is None and self.ready:
-            end_detached(self._process.pid)
+            self._relatives.end(self._process.pid)
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:

@@ -12,18 +12,20 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from execution_service.workers.failures import (
-    CANCELLED,
     MESSAGE_BYTES_MAX,
+    NEVER_STARTED,
+    cancelled_error,
     clean_text,
     exception_name,
     explain,
+    retry_after_of,
     timeout_error,
     traceback_of,
 )
 from execution_service.workers.frames import Assign, worker_reader
 from execution_service.workers.lease_page import LeasePage, boottime
 from execution_service.workers.outbox import Outbox
-from execution_service.workers.outcomes import Attempt, AttemptError, Finished, Outcome
+from execution_service.workers.outcomes import Attempt, AttemptError, CancelReceipt, EndedBy, Finished, Outcome
 from execution_service.workers.scratch import WorkerScratch
 from execution_service.workers.slots_page import SlotsPage
 from headrace.event_logger import event_logger
@@ -32,6 +34,9 @@ from headrace.tasks import TaskContext, TaskDefinition, TaskRegistry
 # How often a worker looks again whether it may start the attempt that it holds.
 LEASE_LOOK_SECONDS = 0.02
 _RECEIVE_BYTES = 256 * 1024
+
+
+Shield = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class Numbered(NamedTuple):
@@ -110,7 +115,7 @@ class Inbox:
         for item in self.waiting:
             if item.seq in cancelled:
                 cancelled.discard(item.seq)
-                self._report_unstarted(item.attempt, Outcome.CANCELLED, CANCELLED)
+                self._report_unstarted(item.attempt, Outcome.CANCELLED, NEVER_STARTED)
             elif release:
                 self._report_unstarted(item.attempt, Outcome.HANDED_BACK, None)
             else:
@@ -157,18 +162,22 @@ def report_unstarted(desk: Desk, attempt: Attempt, outcome: Outcome, error: Atte
     desk.outbox.add(finished, attempt.type, -1.0)
 
 
-def open_context(desk: Desk, item: Prepared, is_cancelled: Callable[[], bool]) -> TaskContext:
-    """Return the context that the handler is given."""
+def open_context(
+    desk: Desk, item: Prepared, is_cancelled: Callable[[], bool], shield: Shield = lambda function: function
+) -> TaskContext:
+    """Return the context that the handler is given; what it calls there is wrapped by `shield`."""
     task_id, attempt, type_name = item.attempt.task_id, item.attempt.attempt, item.attempt.type
+    now = time.monotonic()
     return TaskContext(
         task_id=task_id,
         attempt=attempt,
         type=type_name,
-        deadline=time.monotonic() + item.attempt.timeout,
-        on_progress=partial(desk.outbox.progress, task_id, attempt, type_name),
+        deadline=now + item.attempt.timeout,
+        soft_deadline=now + item.attempt.soft_timeout if item.attempt.soft_timeout else None,
+        on_progress=shield(partial(desk.outbox.progress, task_id, attempt, type_name)),
         is_cancelled=is_cancelled,
-        open_scratch=partial(desk.scratch.open, task_id, attempt),
-        open_logger=partial(event_logger, partial(desk.outbox.log, (task_id, attempt))),
+        open_scratch=shield(partial(desk.scratch.open, task_id, attempt)),
+        open_logger=partial(event_logger, shield(partial(desk.outbox.log, (task_id, attempt)))),
     )
 
 
@@ -181,16 +190,19 @@ class Ending(NamedTuple):
     outcome: Outcome
     result: bytes | None
     error: AttemptError | None
+    retry_after: float | None = None
 
 
-CANCELLED_ENDING = Ending(Outcome.CANCELLED, None, CANCELLED)
+def cancelled(ended_by: EndedBy, *, processes_gone: bool) -> Ending:
+    """Return the ending of an attempt that was told to stop. When it was told is known to the pool."""
+    return Ending(Outcome.CANCELLED, None, cancelled_error(CancelReceipt(ended_by, 0.0, processes_gone)))
 
 
 def failed(desk: Desk, attempt: Attempt, error: BaseException) -> Ending:
     """Return the ending of an attempt whose handler raised; the traceback goes to the log."""
     outcome, explained = explain(error)
     _log_failure(desk, attempt, error)
-    return Ending(outcome, None, explained)
+    return Ending(outcome, None, explained, retry_after_of(error))
 
 
 def timed_out(attempt: Attempt) -> Ending:
@@ -213,6 +225,7 @@ def report(
         desk.worker_id,
         started_at,
         started_at + seconds,
+        retry_after=ending.retry_after,
     )
     desk.outbox.add(finished, attempt.type, seconds, printed)
 

@@ -22,6 +22,7 @@ _UNMARKED = 2
 _SEQ = 0
 _KILL_AT = 1
 _CANCEL = 2
+_BEGAN_AT = 3
 
 
 class SlotsPage:
@@ -42,9 +43,13 @@ class SlotsPage:
         os.ftruncate(fd, _page_bytes(slots))
         return cls(fd, slots)
 
-    def begin(self, slot: int, seq: int, kill_at: float) -> None:
-        """Worker: attempt `seq` starts in `slot`; the pool is to kill the worker if it still runs at `kill_at`."""
+    def begin(self, slot: int, seq: int, kill_at: float, began_at: float) -> None:
+        """Worker: attempt `seq` starts in `slot`; the pool is to kill the worker if it still runs at `kill_at`.
+
+        `began_at` is in unix seconds, for display.
+        """
         base = _HEADER_WORDS + slot * _SLOT_WORDS
+        self._times[base + _BEGAN_AT] = began_at
         self._times[base + _KILL_AT] = kill_at
         self._words[base + _SEQ] = seq
         self._words[_STARTED] = seq
@@ -88,6 +93,15 @@ class SlotsPage:
             if seq := self._words[base + _SEQ]:
                 running[seq] = self._times[base + _KILL_AT]
         return running
+
+    def began_at(self, seq: int) -> float | None:
+        """Pool: when attempt `seq` was started, as far as the page still tells."""
+        for slot in self._slots:
+            base = _HEADER_WORDS + slot * _SLOT_WORDS
+            # With one slot the last attempt started is the one that the slot tells of, also when it has ended.
+            if self._words[base + _SEQ] == seq or (len(self._slots) == 1 and self.last_started == seq):
+                return self._times[base + _BEGAN_AT]
+        return None
 
     def ask_cancel(self, seq: int) -> None:
         """Pool: let attempt `seq` see that it is to stop, if it runs."""

@@ -5,8 +5,9 @@ from execution_service.workers.lease_page import LeasePage, boottime
 from execution_service.workers.process import WorkerProcess
 
 SCAN_SECONDS = 0.05
-# What was told to stop gets so long until SIGTERM, and again so long until SIGKILL.
-STOP_SECONDS = 1.0
+# What was told to stop gets so long until SIGTERM, and until SIGKILL, so that it is over within 2 s.
+TERMINATE_SECONDS = 0.5
+KILL_SECONDS = 1.5
 # A worker that may start what it holds and does not is killed after this.
 STALL_SECONDS_MAX = 5.0
 # Attempts behind one that runs for this long are taken back.
@@ -44,14 +45,15 @@ def _watch_running(worker: WorkerProcess, running: dict[int, float], now: float)
 
 
 def _press(worker: WorkerProcess, held: Held, now: float) -> None:
-    """Make an attempt stop: tell it, then its process group, then end the process group."""
-    if now - held.stop_at >= 2 * STOP_SECONDS:
-        worker.kill()
-    elif now - held.stop_at >= STOP_SECONDS:
+    """Make an attempt stop: tell it, send it SIGTERM, kill its worker. No SIGTERM where neighbours would get it too."""
+    waited = now - held.stop_at
+    worker.page.ask_cancel(held.seq)
+    if waited >= KILL_SECONDS:
         if not worker.killed:
-            worker.terminate()
-    else:
-        worker.page.ask_cancel(held.seq)
+            worker.kill()
+    elif waited >= TERMINATE_SECONDS and worker.slots == 1 and not held.terminated:
+        held.terminated = True
+        worker.terminate()
 
 
 def _watch_stall(worker: WorkerProcess, running: dict[int, float], lease: LeasePage, now: float) -> None:

@@ -17,6 +17,7 @@ import msgspec
 from execution_service.workers import prctl
 from execution_service.workers.aftermath import open_stream
 from execution_service.workers.frames import Ready
+from execution_service.workers.interrupts import survive_sigterm
 from execution_service.workers.lease_page import LeasePage
 from execution_service.workers.limits import set_shared_sizes
 from execution_service.workers.outbox import Outbox
@@ -66,6 +67,7 @@ def main(argument: str) -> None:
     outbox.send(Ready(os.getpid()))
     if config.slots == 1:
         run_sequential(desk, end_process_group)
+    survive_sigterm()
     set_shared_sizes([each for each in registry.definitions if each.pool == config.pool], config.slots)
     _run_concurrent(desk, config.slots)
 

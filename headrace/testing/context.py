@@ -42,10 +42,11 @@ class FakeContext(TaskContext):
         attempt: int = 1,
         type: str = "",  # noqa: A002 - the name that TaskContext gives it
         deadline: float | None = None,
+        soft_deadline: float | None = None,
         cancelled: bool | Callable[[], bool] = False,
         scratch: Path | None = None,
     ) -> None:
-        """Begin an attempt. A function as `cancelled` is asked whenever the handler looks.
+        """Begin an attempt. A function as `cancelled` is asked whenever the handler looks; it may raise TaskCancelled.
 
         `scratch` is a directory that stays. Without it one is made on first use, and removed by `close`, or when the
         context or the process goes away.
@@ -55,6 +56,7 @@ class FakeContext(TaskContext):
             attempt=attempt,
             type=type,
             deadline=deadline,
+            soft_deadline=soft_deadline,
             on_progress=self._take_report,
             is_cancelled=self._look,
             open_scratch=self._scratch_path,

@@ -13,7 +13,7 @@ from execution_service.workers.pool import WorkerPool
 from tests.support.waiting import wait_until
 
 SESSION = 7
-MODULES = ("tests.support.probe_tasks", "tests.support.toxic_tasks")
+MODULES = ("tests.support.probe_tasks", "tests.support.toxic_tasks", "tests.support.stopping_tasks")
 
 
 class Bench:
@@ -87,10 +87,11 @@ def attempt(
     session_id: int = SESSION,
     pool: str = "cpu",
     timeout: float = 30.0,
+    soft_timeout: float = 0.0,
     isolated: bool = False,
 ) -> Attempt:
     body = data if isinstance(data, bytes) else json.dumps(data if data is not None else {}).encode()
-    return Attempt(task_id, number, session_id, type_name, body, pool, timeout, isolated, 3)
+    return Attempt(task_id, number, session_id, type_name, body, pool, timeout, isolated, 3, soft_timeout)
 
 
 @contextlib.asynccontextmanager

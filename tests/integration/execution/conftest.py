@@ -15,7 +15,7 @@ SAMPLE_TASKS = "tests.integration.execution.sample_tasks"
 NOBODY = "http://127.0.0.1:9"
 
 
-def settings_for(results_dsn: str, scratch_dir: Path) -> ExecutionSettings:
+def settings_for(results_dsn: str, scratch_dir: Path, *, spool_bytes: int = 2**28) -> ExecutionSettings:
     return ExecutionSettings(
         replica="exec-1",
         results_dsn=SecretStr(results_dsn),
@@ -25,6 +25,7 @@ def settings_for(results_dsn: str, scratch_dir: Path) -> ExecutionSettings:
         scratch_dir=scratch_dir,
         consul_url=NOBODY,
         grace=timedelta(seconds=1),
+        spool_bytes=spool_bytes,
     )
 
 

@@ -42,6 +42,18 @@ async def nap_async(data: Nap) -> Number:
     return Number(value=2)
 
 
+@task("blob")
+def blob(data: Number) -> str:
+    """Return as many characters."""
+    return "x" * data.value
+
+
+@task("nap_deaf", timeout=60)
+def nap_deaf(data: Nap, context: TaskContext) -> None:
+    context.progress(0.5, "sleeping")
+    time.sleep(data.seconds)
+
+
 @task("crash")
 def crash(data: Number) -> Number:
     os._exit(data.value)

@@ -41,7 +41,7 @@ def test_a_main_that_returns_ends_with_0() -> None:
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_asks_main_to_drain(number: signal.Signals) -> None:
     process = start("""
 async def main(stop):
@@ -69,6 +69,34 @@ async def main(stop):
     process.send_signal(signal.SIGTERM)
     assert [event["event"] for event in events(process)] == ["stopped_at_once"]
     assert process.returncode == 1
+
+
+def test_a_hangup_beside_another_signal_or_where_it_is_ignored_changes_nothing() -> None:
+    process = start("""
+import os, signal
+
+async def main(stop):
+    print("running", flush=True)
+    await stop.wait()
+    os.kill(os.getpid(), signal.SIGHUP)
+    await asyncio.sleep(0.05)
+""")
+    wait_for_line(process, "running")
+    process.send_signal(signal.SIGTERM)
+    assert [event["event"] for event in events(process)] == ["stopping", "service_stopped"]
+    assert process.returncode == 0
+    process = start("""
+import os, signal
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+async def main(stop):
+    os.kill(os.getpid(), signal.SIGHUP)
+    await asyncio.sleep(0.05)
+    print("stopping" if stop.is_set() else "going on", flush=True)
+""")
+    wait_for_line(process, "going on")
+    events(process)
+    assert process.returncode == 0
 
 
 def test_a_missing_setting_is_named_in_one_line_without_a_traceback() -> None:

@@ -56,6 +56,12 @@ async def test_the_evidence_of_a_death_is_kept(bench: Bench) -> None:
     assert "SIGSEGV" in died.error.message
     assert "about to touch nothing" in died.error.message
     assert "Peak memory" in died.error.message
+    assert died.error.peak_memory > 1024 * 1024
+    assert died.log == "about to touch nothing\n"
+    assert died.worker_id
+    assert died.started_at is not None
+    assert died.executed_at is not None
+    assert 0 <= died.executed_at - died.started_at < 10
 
 
 async def test_what_was_not_started_runs_elsewhere_and_once(bench: Bench, tmp_path: Path) -> None:
@@ -118,7 +124,9 @@ async def test_all_that_ran_in_an_async_worker_that_died_by_itself_is_told_so(be
     pid = await bench.running(3)
     os.kill(pid, signal.SIGKILL)
     for i in (1, 2, 3):
-        assert (await bench.outcome(i)).outcome is Outcome.WORKER_DIED
+        died = await bench.outcome(i)
+        assert died.outcome is Outcome.WORKER_DIED
+        assert died.started_at is not None
 
 
 @pytest.mark.parametrize("what", ["noise", "huge", "half"])

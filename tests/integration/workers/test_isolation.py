@@ -95,6 +95,7 @@ def _failed(code: str, exception: str = "") -> Callable[[Finished], bool]:
             and error is not None
             and error.code == code
             and error.exception == exception
+            and (error.peak_memory > 0) is (code in ("memory_limit", "cpu_limit"))
         )
 
     return check

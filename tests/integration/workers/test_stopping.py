@@ -44,29 +44,6 @@ async def test_an_attempt_prefetched_behind_a_long_one_is_cancelled_without_wait
     assert [line[0] for line in lines_of(trace)] == ["100", "100"]
 
 
-async def test_a_handler_that_listens_ends_within_the_second_and_keeps_its_worker(bench: Bench) -> None:
-    bench.submit(attempt(1, "sleep_for", {"seconds": 30}))
-    pid = await bench.running(1)
-    began = time.monotonic()
-    bench.pool.cancel(1, 1)
-    bench.pool.cancel(1, 1)
-    done = await bench.outcome(1)
-    assert time.monotonic() - began < 0.9
-    assert (done.outcome, done.started) == (Outcome.CANCELLED, True)
-    assert pid in {worker.pid for worker in bench.pool.workers()}
-
-
-@pytest.mark.parametrize(("type_name", "longest"), [("sleep_deaf", 1.9), ("ignore_sigterm", 3.0)])
-async def test_a_handler_that_does_not_listen_is_killed(bench: Bench, type_name: str, longest: float) -> None:
-    bench.submit(attempt(1, type_name, {"seconds": 30}))
-    await bench.running(1)
-    began = time.monotonic()
-    bench.pool.cancel(1, 1)
-    assert (await bench.outcome(1)).outcome is Outcome.CANCELLED
-    assert 0.9 < time.monotonic() - began < longest
-    assert (await bench.run(attempt(2, "noop"))).outcome is Outcome.COMPLETED
-
-
 @pytest.mark.parametrize("type_name", ["sleep_async", "swallow_cancel"])
 async def test_an_async_handler_is_cancelled_and_its_neighbour_goes_on_t70(bench: Bench, type_name: str) -> None:
     data = {"seconds": 30} if type_name == "sleep_async" else {}

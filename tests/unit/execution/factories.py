@@ -1,5 +1,7 @@
 """Attempts, outcomes and messages with everything filled in that a test does not care for."""
 
+import msgspec
+
 from execution_service.workers.outcomes import Attempt, AttemptError, Finished, Outcome
 from headrace.v1 import execution_pb2, task_pb2
 
@@ -8,6 +10,10 @@ def work(
     task_id: int, attempt: int = 1, *, session_id: int = 1, type_name: str = "word_count", pool: str = "cpu"
 ) -> Attempt:
     return Attempt(task_id, attempt, session_id, type_name, b"{}", pool, 30.0, False, 3)
+
+
+def solitary(task_id: int, attempt: int = 1) -> Attempt:
+    return msgspec.structs.replace(work(task_id, attempt), isolated=True, solitary=True)
 
 
 def finished(
@@ -19,7 +25,13 @@ def finished(
 
 
 def assignment(
-    task_id: int, attempt: int = 1, *, round_base: int = 0, type_name: str = "word_count", pool: str = "cpu"
+    task_id: int,
+    attempt: int = 1,
+    *,
+    round_base: int = 0,
+    type_name: str = "word_count",
+    pool: str = "cpu",
+    solitary: bool = False,
 ) -> execution_pb2.Assignment:
     return execution_pb2.Assignment(
         task_id=task_id,
@@ -30,6 +42,7 @@ def assignment(
         timeout_ms=30_000,
         round_base=round_base,
         max_attempts=3,
+        solitary=solitary,
     )
 
 

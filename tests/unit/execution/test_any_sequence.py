@@ -34,7 +34,11 @@ class Story:
         self.judged: set[tuple[int, int]] = set()
 
     async def play(self, action: str) -> None:
+        submitted = len(self.world.workers.submitted)
+        closed = self.world.replica.table.is_closed
         await getattr(self, action)()
+        if closed and self.world.replica.table.is_closed:
+            assert len(self.world.workers.submitted) == submitted, "nothing starts beside a solitary attempt"
         for stream in [stream for stream in self.streams if stream.closed]:
             self._forget(stream)
         for stream in self.streams:
@@ -60,7 +64,10 @@ class Story:
             count = min(granted - sent - returned, self.random.randint(0, 3))
             if count > 0:
                 self.totals[stream.number] = (granted, sent + count, returned)
-                tasks = [assignment(self.next_id + number, self.random.choice([1, 2])) for number in range(count)]
+                tasks = [
+                    assignment(self.next_id + number, self.random.choice([1, 2]), solitary=self.random.random() < 0.1)
+                    for number in range(count)
+                ]
                 self.next_id += count
                 self.world.assign(stream, *tasks)
                 self._use(stream)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from execution_service.rpc.streams import ManagerStream
 from execution_service.workers.outcomes import Outcome
 from headrace.v1 import execution_pb2, task_pb2
 from tests.unit.execution.factories import assignment, finished
@@ -349,3 +350,72 @@ async def test_one_result_that_cannot_be_stored_fails_alone() -> None:
     assert reports[37].error.code == "unstorable_result"
     assert not reports[37].HasField("result")
     assert len(world.results.rows) == 99
+
+
+async def test_a_solitary_task_is_alone_from_its_coming_to_its_end(world: World) -> None:
+    stream = world.attach()
+    world.assign(stream, assignment(1))
+    await world.heard(stream)
+    world.assign(stream, assignment(2, 3, solitary=True))
+    message = await world.heard(stream)
+    assert [grant.recall for grant in message.demand] == [True]
+    await world.replica.earlier.run_once()
+    assert [item.task_id for item in world.workers.submitted] == [1], "it waits for what runs"
+    world.assign(stream, assignment(3))
+    (crowded,) = await world.reports(stream)
+    assert (crowded.task_id, crowded.outcome, crowded.error.code) == (3, task_pb2.OUTCOME_HANDED_BACK, "solitary")
+    assert not crowded.started
+    world.replica.outcomes.finished([finished(1)])
+    assert [item.task_id for item in world.workers.submitted] == [1, 2]
+    assert (world.workers.submitted[1].isolated, world.workers.submitted[1].solitary) == (True, True)
+    world.replica.take_demand_use(stream, [execution_pb2.DemandUse(pool="cpu", sent=3, returned=1)])
+    await _live_and_read(world, stream, seconds=30)
+    assert world.replica.demand.open("cpu") == 0
+    world.replica.outcomes.finished([finished(2, 3, outcome=Outcome.FAILED)])
+    assert world.replica.demand.open("cpu") == 4
+
+
+async def test_a_solitary_task_starts_after_a_minute_beside_what_still_runs(world: World) -> None:
+    stream = world.attach()
+    world.assign(stream, assignment(1), assignment(2, solitary=True))
+    world.replica.take_demand_use(stream, [execution_pb2.DemandUse(pool="cpu", sent=2, returned=2)])
+    await _live_and_read(world, stream, seconds=59)
+    assert [item.task_id for item in world.workers.submitted] == [1]
+    world.live(1, stream)
+    assert [item.task_id for item in world.workers.submitted] == [1, 2]
+
+
+async def test_what_was_still_being_checked_is_handed_back_once_a_solitary_task_runs(world: World) -> None:
+    stream = world.attach()
+    world.assign(stream, assignment(1, 2), assignment(2, solitary=True))
+    world.replica.take_demand_use(stream, [execution_pb2.DemandUse(pool="cpu", sent=2, returned=2)])
+    await _live_and_read(world, stream, seconds=61)
+    assert [item.task_id for item in world.workers.submitted] == [2]
+    await world.replica.earlier.run_once()
+    assert [item.task_id for item in world.workers.submitted] == [2]
+    (report,) = await world.reports(stream)
+    assert (report.task_id, report.outcome, report.started) == (1, task_pb2.OUTCOME_HANDED_BACK, False)
+
+
+async def test_a_solitary_task_that_waits_is_cancelled_at_once_or_handed_back_by_a_drain(world: World) -> None:
+    stream = world.attach()
+    world.assign(stream, assignment(1), assignment(2, solitary=True))
+    world.replica.take_cancels(world.session_id, [(2, 1)])
+    world.replica.settle()
+    (report,) = await world.reports(stream)
+    assert (report.outcome, report.error.code) == (task_pb2.OUTCOME_CANCELLED, "cancelled")
+    assert report.error.receipt.ended_by == task_pb2.CancelReceipt.ENDED_BY_NOT_STARTED
+    assert report.error.receipt.processes_gone
+    world.assign(stream, assignment(3, solitary=True))
+    world.replica.start_draining()
+    (report,) = await world.reports(stream)
+    assert (report.task_id, report.outcome) == (3, task_pb2.OUTCOME_HANDED_BACK)
+    world.assign(stream, assignment(4, solitary=True), assignment(5))
+    assert {report.task_id for report in await world.reports(stream)} == {4, 5}
+    assert [item.task_id for item in world.workers.submitted] == [1]
+
+
+async def _live_and_read(world: World, stream: ManagerStream, *, seconds: float) -> None:
+    for _ in range(round(seconds)):
+        world.live(seconds / round(seconds), stream)
+        await world.heard(stream)

@@ -1,8 +1,10 @@
 """The task SDK: what a decorated function becomes."""
 
 import json
+import math
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -15,11 +17,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 import headrace
 from headrace.tasks import (
     RESULT_BYTES_MAX,
+    Backoff,
     DuplicateTaskTypeError,
     PermanentError,
+    SoftTimeoutError,
+    TaskCancelled,
     TaskContext,
     TaskModuleError,
     TaskRegistry,
+    TransientError,
     UnstorableResultError,
     definition_of,
     load_registry,
@@ -82,11 +88,17 @@ def test_the_version_changes_with_what_clients_see() -> None:
 
         return definition_of(handler).version
 
-    versions = {
-        version_with(options)
-        for options in ({}, {"timeout": 31}, {"max_attempts": 4}, {"pool": "gpu"}, {"description": "other"})
-    }
-    assert len(versions) == 5
+    seen: tuple[dict[str, Any], ...] = (
+        {},
+        {"timeout": 31},
+        {"max_attempts": 4},
+        {"pool": "gpu"},
+        {"description": "other"},
+        {"soft_timeout": 1},
+        {"backoff": Backoff()},
+        {"backoff": Backoff(factor=3)},
+    )
+    assert len({version_with(options) for options in seen}) == len(seen)
     assert len(definition_of(order).version) == 64
 
 
@@ -154,8 +166,57 @@ def test_error_codes_are_words_for_programs(code: str) -> None:
     assert PermanentError("too_bad", "message").code == "too_bad"
 
 
+@pytest.mark.parametrize("seconds", [-1, 7 * 86400 + 1, float("nan"), float("inf")])
+def test_a_later_retry_is_asked_for_within_seven_days(seconds: float) -> None:
+    with pytest.raises(ValueError, match="retry_after must be from 0 s to 7 days"):
+        TransientError("busy", "later", retry_after=seconds)
+    assert TransientError("busy", "later", retry_after=7 * 86400).retry_after == 7 * 86400
+    assert TransientError("busy", "later").retry_after is None
+
+
 @pytest.mark.parametrize(
-    "options", [{"timeout": 0}, {"timeout": 10**9}, {"max_attempts": 0}, {"max_attempts": 21}, {"pool": "No Pool"}]
+    ("options", "said"),
+    [
+        ({"initial": 0.0001}, "initial"),
+        ({"initial": float("nan")}, "initial"),
+        ({"maximum": 86401}, "maximum"),
+        ({"factor": 0.5}, "factor"),
+        ({"factor": 11}, "factor"),
+        ({"initial": 10, "maximum": 5}, "not be above its maximum"),
+    ],
+)
+def test_a_backoff_out_of_range_is_refused(options: dict[str, float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Backoff(**options)
+
+
+def test_what_tells_a_handler_to_end_is_not_swallowed_where_it_expects_errors() -> None:
+    for kind in (SoftTimeoutError, TaskCancelled):
+        assert not issubclass(kind, Exception)
+
+
+def test_a_context_knows_how_much_time_is_left() -> None:
+    now = time.monotonic()
+    assert TaskContext().seconds_left == math.inf
+    assert TaskContext().overdue is False
+    assert 50 < TaskContext(deadline=now + 100, soft_deadline=now + 60).seconds_left <= 60
+    assert TaskContext(deadline=now + 100, soft_deadline=now - 1).seconds_left == 0
+    assert TaskContext(deadline=now + 100, soft_deadline=now - 1).overdue is True
+    assert TaskContext(deadline=now - 1, soft_deadline=now + 9).overdue is False
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timeout": 0},
+        {"timeout": 10**9},
+        {"max_attempts": 0},
+        {"max_attempts": 21},
+        {"pool": "No Pool"},
+        {"soft_timeout": 0},
+        {"timeout": 5, "soft_timeout": 5},
+        {"soft_timeout": float("nan")},
+    ],
 )
 def test_options_out_of_range_are_refused_where_they_are_written(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"must|lower-case"):

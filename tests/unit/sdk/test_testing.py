@@ -1,6 +1,7 @@
 """`headrace.testing` in this process: what users test their own task types with."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import headrace.testing
-from headrace.tasks import PermanentError, TaskContext, UnstorableResultError, definition_of, task
+from headrace.tasks import PermanentError, SoftTimeoutError, TaskContext, UnstorableResultError, definition_of, task
 from headrace.testing import FakeContext, LogLine, Report, run_task, run_task_async
 
 
@@ -184,6 +185,64 @@ def test_a_handler_that_took_too_long_is_found_when_it_returns() -> None:
     with pytest.raises(TimeoutError, match=r"slow took longer than its timeout of 0\.01 s"):
         run_task(slow, {})
     assert run_task(slow, {}, timeout=60).result is None
+
+
+def test_a_soft_timeout_is_raised_in_the_handler() -> None:
+    tidied: list[float] = []
+
+    @task("slow", timeout=60, soft_timeout=0.02)
+    def slow(data: dict[str, Any], context: TaskContext) -> str:
+        try:
+            threading.Event().wait(60)
+        except SoftTimeoutError:
+            tidied.append(context.seconds_left)
+            if not data.get("save"):
+                raise
+        return "half"
+
+    with pytest.raises(SoftTimeoutError, match=r"slow took longer than its soft timeout of 0\.02 s"):
+        run_task(slow, {})
+    assert tidied == [0]
+    assert run_task(slow, {"save": True}).result == "half"
+    with pytest.raises(SoftTimeoutError, match=r"0\.01 s"):
+        run_task(slow, {}, soft_timeout=0.01)
+    with pytest.raises(TimeoutError, match=r"0\.02 s"):
+        run_task(short, {}, timeout=0.02)
+
+
+@task("short", timeout=60, soft_timeout=0.03)
+def short(_: dict[str, Any]) -> None:
+    threading.Event().wait(0.05)
+
+
+def test_a_timer_of_the_tests_own_goes_on_after_a_soft_timeout() -> None:
+    rung: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, _: rung.append(number))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 60)
+        with pytest.raises(SoftTimeoutError):
+            run_task(short, {})
+        assert 50 < signal.getitimer(signal.ITIMER_REAL)[0] < 60
+        signal.raise_signal(signal.SIGALRM)
+        assert rung == [signal.SIGALRM]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_soft_timeout_cancels_an_async_handler() -> None:
+    @task("slow", timeout=60, soft_timeout=0.02)
+    async def slow(data: dict[str, Any]) -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if not data.get("save"):
+                raise
+        return "half"
+
+    with pytest.raises(SoftTimeoutError, match=r"slow took longer than its soft timeout of 0\.02 s"):
+        run_task(slow, {})
+    assert run_task(slow, {"save": True}).result == "half"
 
 
 def test_the_deadline_is_the_types_own_or_that_of_the_run() -> None:

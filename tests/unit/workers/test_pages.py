@@ -69,8 +69,8 @@ def test_a_reader_never_sees_a_mixture_of_two_writes(lease: LeasePage) -> None:
 def test_the_slots_page_tells_what_was_started_and_what_runs() -> None:
     page = SlotsPage.create(3)
     assert (page.last_started, page.running()) == (0, {})
-    page.begin(0, 1, 10.0)
-    page.begin(2, 2, 20.0)
+    page.begin(0, 1, 10.0, 1001.0)
+    page.begin(2, 2, 20.0, 1002.0)
     page.end(0)
     assert (page.last_started, page.running()) == (2, {2: 20.0})
     page.close()
@@ -78,14 +78,14 @@ def test_the_slots_page_tells_what_was_started_and_what_runs() -> None:
 
 def test_a_cancel_reaches_only_the_attempt_that_it_names() -> None:
     page = SlotsPage.create(2)
-    page.begin(0, 4, 10.0)
-    page.begin(1, 5, 10.0)
+    page.begin(0, 4, 10.0, 1004.0)
+    page.begin(1, 5, 10.0, 1005.0)
     page.ask_cancel(5)
     page.ask_cancel(6)
     assert not page.cancel_asked(0, 4)
     assert page.cancel_asked(1, 5)
     page.end(1)
-    page.begin(1, 6, 10.0)
+    page.begin(1, 6, 10.0, 1006.0)
     assert not page.cancel_asked(1, 6)
     page.generation = 3
     assert page.generation == 3

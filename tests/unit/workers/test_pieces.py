@@ -6,20 +6,36 @@ import pytest
 from structlog.testing import capture_logs
 
 from execution_service.workers.durations import PREFETCH_SECONDS, Durations
-from execution_service.workers.failures import clean_text, exception_name, explain, message_of
+from execution_service.workers.failures import (
+    cancelled_error,
+    clean_text,
+    exception_name,
+    explain,
+    message_of,
+    retry_after_of,
+)
 from execution_service.workers.frames import LogLine, LogReport, TypeTime
 from execution_service.workers.handler_log import HandlerLog
-from execution_service.workers.outcomes import Outcome
+from execution_service.workers.outcomes import CancelReceipt, EndedBy, Outcome
 from execution_service.workers.output import LINE_BYTES_MAX, LINES_PER_SECOND, WorkerOutput
 from execution_service.workers.rate_limit import RateLimit
 from execution_service.workers.slots_page import SlotsPage
-from headrace.tasks import PermanentError, UnstorableResultError
+from headrace.tasks import PermanentError, SoftTimeoutError, TransientError, UnstorableResultError
 from headrace.v1 import task_pb2
 
 
 def test_outcomes_are_numbered_as_in_the_contract() -> None:
+    on_record_alone = (task_pb2.OUTCOME_UNSPECIFIED, task_pb2.OUTCOME_REFUSED, task_pb2.OUTCOME_REPLICA_LOST)
     assert {item.name: item.value for item in Outcome} == {
-        name.removeprefix("OUTCOME_"): number for name, number in task_pb2.Outcome.items() if number
+        name.removeprefix("OUTCOME_"): number
+        for name, number in task_pb2.Outcome.items()
+        if number not in on_record_alone
+    }
+    never_seen_here = (task_pb2.CancelReceipt.ENDED_BY_UNSPECIFIED, task_pb2.CancelReceipt.ENDED_BY_SESSION_END)
+    assert {item.name: item.value for item in EndedBy} == {
+        name.removeprefix("ENDED_BY_"): number
+        for name, number in task_pb2.CancelReceipt.EndedBy.items()
+        if number not in never_seen_here
     }
 
 
@@ -28,8 +44,38 @@ def test_exceptions_are_told_apart_by_what_another_attempt_could_do() -> None:
     assert (outcome, error.code, error.message) == (Outcome.FAILED_FOR_GOOD, "bad_input", "no use")
     outcome, error = explain(UnstorableResultError("too large"))
     assert (outcome, error.code) == (Outcome.FAILED_FOR_GOOD, "unstorable_result")
+    outcome, error = explain(TransientError("busy", "later", retry_after=5))
+    assert (outcome, error.code) == (Outcome.FAILED, "busy")
+    outcome, error = explain(SoftTimeoutError())
+    assert (outcome, error.code) == (Outcome.FAILED, "soft_timeout")
+    assert error.message
     outcome, error = explain(SystemExit(3))
     assert (outcome, error.code, error.exception) == (Outcome.FAILED, "handler_error", "SystemExit")
+
+
+def test_only_transient_errors_ask_for_a_later_retry() -> None:
+    assert retry_after_of(TransientError("busy", "later", retry_after=5)) == 5
+    assert retry_after_of(TransientError("busy", "later")) is None
+    assert retry_after_of(PermanentError("never", "no")) is None
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "said"),
+    [
+        (EndedBy.NOT_STARTED, "Cancelled before it was started."),
+        (EndedBy.HANDLER, "The handler stopped 1.25 s after it was asked to; no process of it is left."),
+        (EndedBy.SIGTERM, "SIGTERM, 1.25 s after"),
+        (EndedBy.SIGKILL, "killed 1.25 s after"),
+        (EndedBy.ITS_END, "ended otherwise, 1.25 s after"),
+    ],
+)
+def test_a_cancel_says_what_ended_the_attempt_and_when(ended_by: EndedBy, said: str) -> None:
+    error = cancelled_error(CancelReceipt(ended_by, 1.25, processes_gone=True))
+    assert error.code == "cancelled"
+    assert said in error.message
+    assert error.receipt == CancelReceipt(ended_by, 1.25, processes_gone=True)
+    if ended_by is not EndedBy.NOT_STARTED:
+        assert "not known" in cancelled_error(CancelReceipt(ended_by, 1.25, processes_gone=False)).message
 
 
 def test_text_for_storage_is_clean_and_short() -> None:
