@@ -33,6 +33,10 @@ up: $(STAMP) ## Start a cluster on this machine (Ctrl-C stops it)
 test: $(STAMP) ## Run all tests
 	$(BIN)/pytest
 
+.PHONY: faults
+faults: $(STAMP) ## Break everything on purpose: crash points and fault scenarios (about 40 minutes)
+	$(BIN)/pytest tests/faults
+
 .PHONY: check
 check: $(STAMP) ## Lint, types, contract: everything that needs no running server
 	$(BIN)/ruff check .

@@ -17,6 +17,25 @@ from tests.faults.harness.stack import Sizes, Stack
 SEED = int(os.environ.get("FAULT_SEED", "0")) or int.from_bytes(os.urandom(3))
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A run of all tests takes the quick scenarios alone; one that names this folder, or files in it, all of them."""
+    if any("faults" in argument for argument in config.invocation_params.args):
+        return
+    here = Path(__file__).parent
+    slow = [item for item in items if item.path.parent == here and _needs_a_stack(item) and not _is_quick(item)]
+    config.hook.pytest_deselected(items=slow)
+    left_out = set(slow)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _needs_a_stack(item: pytest.Item) -> bool:
+    return bool({"run", "stack_factory", "shared_stack"} & set(getattr(item, "fixturenames", ())))
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    return item.get_closest_marker("quick") is not None
+
+
 def pytest_report_header() -> str:
     return f"fault seed: {SEED} (FAULT_SEED={SEED} replays it)"
 

@@ -6,7 +6,7 @@ silence after which streams are ended (2.5 s) and sessions too (4 s).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180
 FROZEN_SECONDS = 6.0
 KINDS = ("kill", "stop", "raise")
 
-Work = Callable[[Run], Awaitable[None]]
+Work = Callable[[Run], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
