@@ -6,13 +6,14 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gateway.bodies import TaskBody
+from gateway.bodies import BackoffBody, TaskBody
 from gateway.catalog import Catalog
 from gateway.data_rules import decode_data
 from gateway.options import PRIORITY_DEFAULT, option_errors, parse_time
 from gateway.pointers import child
+from gateway.task_options import combination_errors, differing_options, requested_backoff
 from gateway.task_types import TaskTypeEntry
-from headrace.v1.task_pb2 import Submission
+from headrace.v1.task_pb2 import Submission, TaskOptions
 from servicekit.errors import FieldError, InvalidArgument, TooLarge
 
 _ERRORS_MAX = 20
@@ -77,7 +78,7 @@ class Admission:
     def _errors(self, body: TaskBody, raw: bytes, entry: TaskTypeEntry | None, pointer: str) -> list[FieldError]:
         if entry is None:
             return [self._catalog.unknown(body.type, child(pointer, "type"))]
-        errors = option_errors(body, pointer) if _has_options(body) else []
+        errors = _option_errors(body, entry, pointer) if _has_options(body) else []
         where = f"{pointer}/data"
         if len(raw) > self._data_bytes_max:
             message = f"The data has {len(raw)} bytes; the limit is {self._data_bytes_max}."
@@ -106,14 +107,44 @@ def given_options(body: TaskBody) -> dict[str, Any]:
         "delay": body.delay,
         "max_attempts": body.max_attempts,
         "timeout": body.timeout,
+        "expires_in": body.expires_in,
+        "soft_timeout": body.soft_timeout,
+        "backoff": None if body.backoff is None else _given_backoff(body.backoff),
     }
     return {name: value for name, value in options.items() if value is not None}
 
 
+def _given_backoff(backoff: BackoffBody) -> dict[str, Any] | None:
+    """Nothing where no member is given: that is the same as no backoff."""
+    members = {"initial": backoff.initial, "factor": backoff.factor, "maximum": backoff.maximum}
+    return {name: value for name, value in members.items() if value is not None} or None
+
+
 def _has_options(body: TaskBody) -> bool:
-    return any(
-        option is not None for option in (body.priority, body.run_at, body.delay, body.max_attempts, body.timeout)
+    return not (
+        body.priority is None
+        and body.run_at is None
+        and body.delay is None
+        and body.max_attempts is None
+        and body.timeout is None
+        and body.expires_in is None
+        and body.soft_timeout is None
+        and body.backoff is None
     )
+
+
+def _option_errors(body: TaskBody, entry: TaskTypeEntry, pointer: str) -> list[FieldError]:
+    return option_errors(body, pointer) or combination_errors(
+        body, timeout_ms=entry.timeout_ms, backoff=entry.backoff, pointer=pointer
+    )
+
+
+def _options(body: TaskBody, entry: TaskTypeEntry) -> TaskOptions | None:
+    if body.timeout is None and body.soft_timeout is None and body.backoff is None:
+        return entry.options  # worked out once for the type
+    timeout_ms = entry.timeout_ms if body.timeout is None else round(body.timeout * 1000)
+    soft_timeout_ms = entry.soft_timeout_ms if body.soft_timeout is None else round(body.soft_timeout * 1000)
+    return differing_options(requested_backoff(body, entry.backoff), soft_timeout_ms, timeout_ms)
 
 
 def _submission(body: TaskBody, raw: bytes, entry: TaskTypeEntry, accepted_at: Timestamp) -> Submission:
@@ -126,5 +157,8 @@ def _submission(body: TaskBody, raw: bytes, entry: TaskTypeEntry, accepted_at: T
         timeout_ms=entry.timeout_ms if body.timeout is None else round(body.timeout * 1000),
         run_at=None if body.run_at is None else parse_time(body.run_at),
         delay_ms=0 if body.delay is None else round(body.delay * 1000),
+        # The shortest time there is, where 0 would mean for ever.
+        expires_in_ms=0 if body.expires_in is None else max(1, round(body.expires_in * 1000)),
+        options=_options(body, entry),
         accepted_at=accepted_at,
     )

@@ -19,6 +19,14 @@ from servicekit.errors import FieldError, HeadraceError, InvalidArgument, TooLar
 _SECOND_PARSE_BYTES_MAX = 4 * 1024 * 1024
 
 
+class BackoffBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """How long a failed task waits, in seconds; what is left out comes from the type."""
+
+    initial: int | float | None = None
+    factor: int | float | None = None
+    maximum: int | float | None = None
+
+
 class TaskBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """One task as a client sends it. `null` for an option is the same as leaving it out."""
 
@@ -29,12 +37,28 @@ class TaskBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     delay: int | float | None = None
     max_attempts: int | None = None
     timeout: int | float | None = None
+    expires_in: int | float | None = None
+    soft_timeout: int | float | None = None
+    backoff: BackoffBody | None = None
+
+
+class RetryBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """Which ended tasks to start again. `null` is the same as leaving a field out."""
+
+    status: str | None = None
+    type: str | None = None
+    error: str | None = None
+    finished_after: str | None = None
+    finished_before: str | None = None
+    limit: int | None = None
+    dry_run: bool | None = None
 
 
 Body = TypeVar("Body")
 
 _ONE = msgspec.json.Decoder(TaskBody)
 _MANY = msgspec.json.Decoder(list[TaskBody])
+_RETRY = msgspec.json.Decoder(RetryBody)
 
 
 async def read_json_body(request: Request, hold: BodyHold, *, bytes_max: int, timeout: timedelta) -> bytes:
@@ -56,11 +80,15 @@ async def read_json_body(request: Request, hold: BodyHold, *, bytes_max: int, ti
 
 
 def decode_task(body: bytes) -> TaskBody:
-    return _decode(_ONE, body)
+    return _decode(_ONE, body, TaskBody)
 
 
 def decode_tasks(body: bytes) -> list[TaskBody]:
-    return _decode(_MANY, body)
+    return _decode(_MANY, body, TaskBody)
+
+
+def decode_retry(body: bytes) -> RetryBody:
+    return _decode(_RETRY, body, RetryBody)
 
 
 def _require_json(request: Request) -> None:
@@ -88,14 +116,14 @@ def _too_large(bytes_max: int) -> TooLarge:
     return TooLarge(f"The body is larger than the limit of {bytes_max} bytes.", code="body_too_large")
 
 
-def _decode(decoder: msgspec.json.Decoder[Body], body: bytes) -> Body:
+def _decode(decoder: msgspec.json.Decoder[Body], body: bytes, shape: type[msgspec.Struct]) -> Body:
     if not body:
         raise InvalidArgument("A JSON body is required.", code="body_required")
     _require_utf8(body)
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _invalid_shape(str(error)) from None
+        raise _invalid_shape(str(error), shape) from None
     except RecursionError:
         raise InvalidArgument("The body is nested too deeply.", code="too_deep") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -145,13 +173,14 @@ def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
 
 
-def _invalid_shape(text: str) -> InvalidArgument:
+def _invalid_shape(text: str, shape: type[msgspec.Struct]) -> InvalidArgument:
     """Translate what the decoder says, such as: Expected `int`, got `str` - at `$[0].priority`."""
     reason, _, path = text.partition(" - at `$")
     pointer = "".join(child("", key or index) for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", path))
     if match := re.fullmatch(r"Object contains unknown field `(.*)`", reason, re.DOTALL):
         name = match[1]
-        hint = nearest(name, TaskBody.__struct_fields__) or f" Known are {', '.join(TaskBody.__struct_fields__)}."
+        known = (BackoffBody if pointer.endswith("/backoff") else shape).__struct_fields__
+        hint = nearest(name, known) or f" Known are {', '.join(known)}."
         return _invalid(child(pointer, name), "unknown_field", f"There is no such field.{hint}")
     if match := re.fullmatch(r"Object missing required field `(.*)`", reason):
         return _invalid(child(pointer, match[1]), "required", "This field is required.")

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from gateway.cache import TaskCache
@@ -10,7 +11,7 @@ from gateway.management import Management
 from gateway.reads import absent
 from gateway.waiting import TaskWaiter
 from headrace.v1.management_pb2 import DeleteTaskResponse
-from headrace.v1.task_pb2 import Task
+from headrace.v1.task_pb2 import CancelReceipt, Task, TaskStatus
 from servicekit.errors import NotFound, Unavailable
 
 _ROW_SECONDS = 5.0
@@ -19,6 +20,16 @@ _OUTCOME_SECONDS = 5.0
 
 Deletion = Literal["removed", "cancelled", "cancel_requested"]
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a DELETE did."""
+
+    how: Deletion
+    # What ended the attempt, where a running task was cancelled and its end was seen.
+    receipt: CancelReceipt | None = None
+
 
 _DELETIONS: dict[int, Deletion] = {
     DeleteTaskResponse.RESULT_REMOVED: "removed",
@@ -33,17 +44,19 @@ class TaskChanges:
         self._management = management
         self._waiter = waiter
 
-    async def delete(self, task_id: int) -> Deletion:
+    async def delete(self, task_id: int) -> Deleted:
         """Cancel an unfinished task or remove a finished one. A running task is given some seconds to stop.
 
         Raises Conflict when the task ended otherwise before the cancel reached it.
         """
         deletion = await self._delete_once(task_id)
         if deletion != "cancel_requested":
-            return deletion
-        await self._waiter.wait(task_id, seconds=_OUTCOME_SECONDS)
+            return Deleted(deletion)
+        task = await self._waiter.wait(task_id, seconds=_OUTCOME_SECONDS)
         # While a cancel is fresh a repeat removes nothing and tells how it went.
-        return await self._delete_once(task_id)
+        deletion = await self._delete_once(task_id)
+        known = task.status == TaskStatus.TASK_STATUS_CANCELLED and task.error.HasField("receipt")
+        return Deleted(deletion, task.error.receipt if known and deletion == "cancelled" else None)
 
     async def retry(self, task_id: int) -> Task:
         """Start a finished task again. Raises Conflict when it is not finished."""

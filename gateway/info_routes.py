@@ -49,6 +49,10 @@ async def read_stats(request: Request) -> Response:
             "live_managers": stats.live_managers,
             "oldest_queued_seconds": stats.oldest_queued_ms / 1000,
             "backlog_tasks": gateway.backlog.tasks,
+            "failures": [
+                {"type": group.type, "error": group.error_code or None, "count": group.count}
+                for group in stats.failures
+            ],
         }
     )
 

@@ -8,6 +8,8 @@ from headrace.v1.task_pb2 import AttemptLog, SubmissionBatch, Task
 
 READ_SECONDS = 2.0
 WRITE_SECONDS = 5.0
+# Up to 1,000 tasks in one statement.
+BULK_SECONDS = 10.0
 
 
 class Calls(Protocol):
@@ -59,6 +61,13 @@ class Management:
         response = await self._calls.call(lambda stub: stub.RetryTask, request, timeout=WRITE_SECONDS)
         task: Task = response.task
         return task
+
+    async def retry_tasks(self, request: pb.RetryTasksRequest) -> pb.RetryTasksResponse:
+        """Repeated after a lost answer, it passes over what was started before and may start as many again."""
+        response: pb.RetryTasksResponse = await self._calls.call(
+            lambda stub: stub.RetryTasks, request, timeout=BULK_SECONDS
+        )
+        return response
 
     async def reserve_task_ids(self) -> range:
         response = await self._calls.call(

@@ -39,6 +39,16 @@ def _record(properties: dict[str, Schema], required: list[str] | None = None) ->
     return {"type": "object", "properties": properties, **({"required": required} if required else {})}
 
 
+_BACKOFF: Schema = _record(
+    {
+        name: {"type": "number", "minimum": lowest, "maximum": highest, "description": text}
+        for name, lowest, highest, text in (
+            ("initial", 0.001, 86_400, "Seconds after the first failure, at most."),
+            ("factor", 1, 10, "What each further failure multiplies them by."),
+            ("maximum", 0.001, 86_400, "Seconds after any failure, at most; not below initial."),
+        )
+    }
+)
 NEW_TASK: Schema = {
     **_record(
         {
@@ -55,26 +65,76 @@ NEW_TASK: Schema = {
             "delay": {"type": "number", "minimum": 0, "description": "Seconds to wait; not together with run_at."},
             "max_attempts": {"type": "integer", "minimum": 1, "maximum": 20, "description": "Default: the type's."},
             "timeout": {"type": "number", "minimum": 1, "maximum": 3600, "description": "Seconds one attempt may run."},
+            "soft_timeout": {
+                "type": "number",
+                "minimum": 0.1,
+                "maximum": 3600,
+                "description": "Seconds after which the handler is asked to give up; shorter than the timeout.",
+            },
+            "expires_in": {
+                "type": "number",
+                "minimum": 0,
+                "exclusiveMinimum": True,
+                "maximum": 31_536_000,
+                "description": "Seconds after which a task that is due and was not started fails with `expired`.",
+            },
+            "backoff": {
+                **_BACKOFF,
+                "additionalProperties": False,
+                "description": "How long a failed task waits: a random time up to initial × factor^(failures - 1), "
+                "at most maximum. What is left out comes from the type, else 1 s, 2 and 300 s.",
+            },
         },
         ["type", "data"],
     ),
     "additionalProperties": False,
     "example": _TASK_EXAMPLE,
 }
-_ERROR: Schema = _record(
+_RECEIPT: Schema = {
+    **_maybe(
+        _record(
+            {
+                "ended_by": {
+                    "type": "string",
+                    "enum": ["not_started", "handler", "sigterm", "sigkill", "its_end", "session_end"],
+                },
+                "stopped_after": {"type": "number", "description": "Seconds from the request to the end."},
+                "processes_gone": {"type": "boolean", "description": "No process runs for the attempt any more."},
+            }
+        )
+    ),
+    "description": "What ended the attempt after a cancel was asked for.",
+}
+_ERROR: dict[str, Schema] = {
+    "code": _TEXT,
+    "message": _TEXT,
+    "exception": _maybe(_TEXT),
+    "signal": _maybe(_INTEGER),
+    "exit_code": _maybe(_INTEGER),
+    "peak_memory_mib": {**_maybe(_NUMBER), "description": "The most memory that a worker that died ever held."},
+    "receipt": _RECEIPT,
+}
+_LOGGED_ERROR: Schema = _record(
+    {**_ERROR, "log_tail": {**_maybe(_TEXT), "description": "The last lines that the attempt printed."}}
+)
+_OUTCOMES = ["completed", "failed", "worker_died", "cancelled", "handed_back", "refused", "replica_lost"]
+_ATTEMPT: Schema = _record(
     {
-        "code": _TEXT,
-        "message": _TEXT,
-        "exception": _maybe(_TEXT),
-        "signal": _maybe(_INTEGER),
-        "exit_code": _maybe(_INTEGER),
+        "attempt": _INTEGER,
+        "replica": _maybe(_TEXT),
+        "worker": _maybe(_TEXT),
+        "claimed_at": _TIME,
+        "started_at": _TIME,
+        "ended_at": _TIME,
+        "outcome": {**_maybe(_TEXT), "enum": [*_OUTCOMES, None], "description": "null while it is in progress."},
+        "error": _maybe(_LOGGED_ERROR),
     }
 )
 _LISTED_TASK: dict[str, Schema] = {
     "id": _ID,
     "type": {**_maybe(_TEXT), "description": "null while the task is accepted and not stored yet (revision 0)."},
     "status": _STATUS,
-    "error": _maybe(_ERROR),
+    "error": _maybe(_record(_ERROR)),
     "attempt": _INTEGER,
     "max_attempts": _maybe(_INTEGER),
     "starts": _INTEGER,
@@ -84,6 +144,8 @@ _LISTED_TASK: dict[str, Schema] = {
     "priority": _maybe(_INTEGER),
     "pool": _maybe(_TEXT),
     "timeout": _maybe(_NUMBER),
+    "soft_timeout": _maybe(_NUMBER),
+    "backoff": _maybe(_BACKOFF),
     "revision": {"type": "integer", "description": "Grows by one with every change of the task."},
     "accepted_at": _TIME,
     "created_at": _TIME,
@@ -93,15 +155,22 @@ _LISTED_TASK: dict[str, Schema] = {
     "executed_at": _TIME,
     "cancel_requested_at": _TIME,
     "finished_at": _TIME,
+    "expires_at": {**_TIME, "description": "Not started by then, it fails with `expired`."},
     "replica": _maybe(_TEXT),
     "worker": _maybe(_TEXT),
 }
 _TASK: Schema = _record(
     {
         **_LISTED_TASK,
+        "error": _maybe(_LOGGED_ERROR),
         "result": {"nullable": True, "description": "JSON of the type's result schema, once completed."},
         "result_unavailable": {"type": "boolean", "description": "A result exists and cannot be read at the moment."},
         "data": _maybe(_OBJECT),
+        "attempts": {
+            "type": "array",
+            "items": _ATTEMPT,
+            "description": "The newest 100, in their order, the one in progress included.",
+        },
         "notice": {**_maybe(_TEXT), "description": "Why a task that waits cannot be run now, if there is a reason."},
     }
 )
@@ -113,7 +182,9 @@ _TASK_TYPE: Schema = _record(
         "data_schema": _OBJECT,
         "result_schema": _OBJECT,
         "timeout": _NUMBER,
+        "soft_timeout": _maybe(_NUMBER),
         "max_attempts": _INTEGER,
+        "backoff": _BACKOFF,
         "limits": {
             **_maybe(
                 _record(
@@ -138,6 +209,11 @@ _STATS: Schema = _record(
         "live_managers": _INTEGER,
         "oldest_queued_seconds": _NUMBER,
         "backlog_tasks": _INTEGER,
+        "failures": {
+            "type": "array",
+            "items": _record({"type": _TEXT, "error": _maybe(_TEXT), "count": _INTEGER}),
+            "description": "Failed tasks by type and error code, the largest groups first, at most 100.",
+        },
     }
 )
 _PROBLEM: Schema = {
@@ -298,6 +374,41 @@ DELETE_TASK = _operation(
     }
 )
 RETRY_TASK = _operation({200: _answer("The task, started again.", _TASK)})
+_NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 200}
+_MOMENT: Schema = {"type": "string", "format": "date-time"}
+RETRY_TASKS = _operation(
+    {
+        200: _answer(
+            "The tasks that were started again; with `dry_run`, those that would be.",
+            {
+                **_record(
+                    {
+                        "dry_run": {"type": "boolean"},
+                        "task_ids": {"type": "array", "items": _ID},
+                        "count": _INTEGER,
+                        "more": {"type": "boolean", "description": "Further tasks fit the filter."},
+                    }
+                ),
+                "example": {"dry_run": True, "task_ids": [1_000_002, 1_000_001], "count": 2, "more": False},
+            },
+        )
+    },
+    body={
+        **_record(
+            {
+                "status": {"type": "string", "enum": ["failed", "cancelled"], "default": "failed"},
+                "type": {**_NAME, "description": "Only tasks of this type."},
+                "error": {**_NAME, "description": "Only tasks that ended with this error code."},
+                "finished_after": {**_MOMENT, "description": "Only tasks that ended at or after this time."},
+                "finished_before": {**_MOMENT, "description": "Only tasks that ended before this time."},
+                "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+                "dry_run": {"type": "boolean", "default": True, "description": "Only say which tasks fit."},
+            }
+        ),
+        "additionalProperties": False,
+        "example": {"type": "word_count", "error": "timeout", "dry_run": True},
+    },
+)
 LIST_TASK_TYPES = _operation({200: _answer("The catalog.", {"type": "array", "items": _TASK_TYPE})})
 READ_TASK_TYPE = _operation({200: _answer("The task type.", _TASK_TYPE)})
 READ_STATS = _operation({200: _answer("Counts.", _STATS)})

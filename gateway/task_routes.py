@@ -8,11 +8,13 @@ from starlette.responses import Response
 
 from gateway import openapi
 from gateway.answers import json_answer
-from gateway.bodies import decode_task, decode_tasks, read_json_body
+from gateway.bodies import decode_retry, decode_task, decode_tasks, read_json_body
 from gateway.body_budget import BodyHold
 from gateway.core import Gateway
 from gateway.idempotency import idempotency_key, mark_batch, mark_one
 from gateway.parameters import no_query, page, parse_task_id, wait_seconds
+from gateway.receipts import receipt_words
+from gateway.retry_filter import retry_request
 from gateway.submissions import Accepted
 from gateway.views import listed_task_view, log_view, task_view
 from servicekit.errors import NotFound
@@ -96,10 +98,22 @@ async def delete_task(request: Request, task_id: str) -> Response:
     """Cancel a task that has not ended, or remove one that has."""
     no_query(request)
     number = parse_task_id(task_id)
-    deletion = await _gateway(request).changes.delete(number)
-    if deletion == "cancel_requested":
+    deleted = await _gateway(request).changes.delete(number)
+    if deleted.how == "cancel_requested":
         return json_answer({"message": f"The cancel of task {number} is on its way; it has not stopped yet."}, 202)
-    return json_answer({"message": f"Task {number} was {deletion}."})
+    return json_answer({"message": f"Task {number} was {deleted.how}{receipt_words(deleted.receipt)}."})
+
+
+@router.post("/api/tasks/retry", **openapi.RETRY_TASKS)
+async def retry_tasks(request: Request) -> Response:
+    """Start failed or cancelled tasks again by a filter, newest first; unless `dry_run` is false, only say which."""
+    no_query(request)
+    gateway = _gateway(request)
+    with gateway.body_budget.hold() as hold:
+        wanted = retry_request(decode_retry(await _body(request, hold)))
+    response = await gateway.management.retry_tasks(wanted)
+    task_ids = list(response.task_ids)
+    return json_answer({"dry_run": wanted.dry_run, "task_ids": task_ids, "count": len(task_ids), "more": response.more})
 
 
 @router.post("/api/tasks/{task_id}/retry", **openapi.RETRY_TASK)

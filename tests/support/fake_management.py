@@ -11,7 +11,7 @@ import msgspec
 
 from headrace.v1 import management_pb2 as pb
 from headrace.v1.management_pb2_grpc import ManagementServiceServicer, add_ManagementServiceServicer_to_server
-from headrace.v1.task_pb2 import AttemptLog, Submission, Task, TaskStatus, TaskType
+from headrace.v1.task_pb2 import AttemptLog, Submission, Task, TaskOptions, TaskStatus, TaskType
 from servicekit.errors import AlreadyExists, Conflict, HeadraceError, NotFound
 from servicekit.grpc_server import GrpcServer
 
@@ -20,7 +20,7 @@ _FINAL = (TaskStatus.TASK_STATUS_COMPLETED, TaskStatus.TASK_STATUS_FAILED, TaskS
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-def task_type(name: str, *, schema: object = None, pool: str = "cpu") -> TaskType:
+def task_type(name: str, *, schema: object = None, pool: str = "cpu", options: TaskOptions | None = None) -> TaskType:
     return TaskType(
         name=name,
         pool=pool,
@@ -30,6 +30,7 @@ def task_type(name: str, *, schema: object = None, pool: str = "cpu") -> TaskTyp
         timeout_ms=30_000,
         max_attempts=3,
         version=f"{name}-{hash(str(schema))}",
+        options=options,
     )
 
 
@@ -57,6 +58,8 @@ class FakeManagement(ManagementServiceServicer):
         self.calls: Counter[str] = Counter()
         # What a method answers with instead of doing its work, by its name.
         self.failures: dict[str, HeadraceError] = {}
+        # The requests to retry by a filter.
+        self.retries: list[pb.RetryTasksRequest] = []
         self.logs: dict[int, list[AttemptLog]] = {}
         # The live replicas, which serve every type.
         self.replicas = ["execution-1"]
@@ -84,6 +87,7 @@ class FakeManagement(ManagementServiceServicer):
                 max_attempts=submission.max_attempts,
                 timeout_ms=submission.timeout_ms,
                 revision=1,
+                options=submission.options if submission.HasField("options") else None,
             ),
         )
 
@@ -132,7 +136,9 @@ class FakeManagement(ManagementServiceServicer):
             and (not request.status or task.status == request.status)
             and (not request.type or task.type == request.type)
         ]
-        page = matching[: request.limit]
+        page = [Task.FromString(task.SerializeToString()) for task in matching[: request.limit]]
+        for task in page:
+            task.ClearField("attempts")
         more = len(matching) > len(page)
         return pb.ListTasksResponse(tasks=page, next_after=page[-1].task_id if more else 0)
 
@@ -160,6 +166,22 @@ class FakeManagement(ManagementServiceServicer):
             raise Conflict("the task has not ended", code="not_final")
         return pb.RetryTaskResponse(task=self.move(request.task_id, TaskStatus.TASK_STATUS_QUEUED))
 
+    async def RetryTasks(self, request: pb.RetryTasksRequest, context: Context) -> pb.RetryTasksResponse:
+        await self._begin("RetryTasks")
+        self.retries.append(request)
+        matching = [
+            task_id
+            for task_id, task in sorted(self.rows.items(), reverse=True)
+            if task.status == (request.status or TaskStatus.TASK_STATUS_FAILED)
+            and (not request.type or task.type == request.type)
+            and (not request.error_code or task.error.code == request.error_code)
+        ]
+        chosen = matching[: request.limit or 100]
+        if not request.dry_run:
+            for task_id in chosen:
+                self.move(task_id, TaskStatus.TASK_STATUS_QUEUED)
+        return pb.RetryTasksResponse(task_ids=chosen, more=len(matching) > len(chosen))
+
     async def ReserveTaskIds(self, request: pb.ReserveTaskIdsRequest, context: Context) -> pb.ReserveTaskIdsResponse:
         await self._begin("ReserveTaskIds")
         first, self.next_id = self.next_id, self.next_id + self.block
@@ -180,7 +202,12 @@ class FakeManagement(ManagementServiceServicer):
         await self._begin("GetStats")
         counts = Counter(task.status for task in self.rows.values())
         statuses = [pb.GetStatsResponse.StatusCount(status=status, count=count) for status, count in counts.items()]
-        return pb.GetStatsResponse(statuses=statuses, live_executors=1, live_managers=1)
+        failed = (task for task in self.rows.values() if task.status == TaskStatus.TASK_STATUS_FAILED)
+        groups = Counter((task.type, task.error.code) for task in failed).most_common(100)
+        failures = [
+            pb.GetStatsResponse.FailureCount(type=name, error_code=code, count=count) for (name, code), count in groups
+        ]
+        return pb.GetStatsResponse(statuses=statuses, live_executors=1, live_managers=1, failures=failures)
 
     def _row(self, task_id: int) -> Task:
         if task_id not in self.rows:

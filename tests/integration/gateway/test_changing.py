@@ -3,13 +3,14 @@ import asyncio
 import pytest
 import redis.asyncio
 
-from headrace.v1.task_pb2 import Submission, TaskStatus, TaskUpdate, UpdateBatch
+from headrace.v1.task_pb2 import CancelReceipt, Submission, TaskError, TaskStatus, TaskUpdate, UpdateBatch
 from servicekit import redis_keys
 from tests.support.fake_management import FakeManagement
 from tests.support.running_gateway import RunningGateway
 from tests.support.waiting import wait_until
 
 PROCESSING = TaskStatus.TASK_STATUS_PROCESSING
+FAILED = TaskStatus.TASK_STATUS_FAILED
 COMPLETED = TaskStatus.TASK_STATUS_COMPLETED
 CANCELLED = TaskStatus.TASK_STATUS_CANCELLED
 
@@ -63,6 +64,57 @@ async def test_the_outcome_of_cancelling_a_running_task_is_awaited(
     assert response.status_code == status
     if status == 409:
         assert response.json()["code"] == "already_final"
+
+
+async def test_the_answer_to_a_cancel_says_what_ended_the_attempt(
+    running: RunningGateway, management: FakeManagement, store: redis.asyncio.Redis
+) -> None:
+    store_task(management)
+    management.move(7, PROCESSING)
+    deleting = asyncio.create_task(running.client.delete("/api/tasks/7"))
+    await wait_until(lambda: running.gateway.feed.listeners and management.calls["GetTask"])
+    receipt = CancelReceipt(ended_by=CancelReceipt.ENDED_BY_SIGKILL, stopped_after_ms=1500, processes_gone=True)
+    management.move(7, CANCELLED).error.CopyFrom(TaskError(code="cancelled", receipt=receipt))
+    await publish(store, management, 7)
+    response = await asyncio.wait_for(deleting, 1.5)
+    assert response.json() == {"message": "Task 7 was cancelled: its worker was killed after 1.5 s."}
+    shown = (await running.client.get("/api/tasks/7")).json()["error"]["receipt"]
+    assert shown == {"ended_by": "sigkill", "stopped_after": 1.5, "processes_gone": True}
+
+
+async def test_failed_tasks_are_started_again_by_a_filter_after_a_dry_run(
+    running: RunningGateway, management: FakeManagement
+) -> None:
+    for task_id, code in ((5, "timeout"), (6, "handler_error"), (7, "timeout"), (8, "timeout")):
+        store_task(management, task_id)
+        management.move(task_id, FAILED).error.code = code
+    stats = (await running.client.get("/api/stats")).json()
+    assert stats["failures"] == [
+        {"type": "noop", "error": "timeout", "count": 3},
+        {"type": "noop", "error": "handler_error", "count": 1},
+    ]
+    filter_ = {"error": "timeout", "type": "noop", "limit": 2}
+    dry = await running.client.post("/api/tasks/retry", json=filter_)
+    assert (dry.status_code, dry.json()) == (200, {"dry_run": True, "task_ids": [8, 7], "count": 2, "more": True})
+    assert management.rows[8].status == FAILED
+    real = await running.client.post("/api/tasks/retry", json={**filter_, "dry_run": False})
+    assert real.json() == {**dry.json(), "dry_run": False}
+    assert (await running.client.get("/api/tasks/8")).json()["status"] == "queued"
+    assert [management.rows[task_id].status for task_id in (5, 6)] == [FAILED, FAILED]
+
+
+async def test_a_filter_of_retries_reaches_management_as_it_was_given(
+    running: RunningGateway, management: FakeManagement
+) -> None:
+    body = {"status": "cancelled", "finished_after": "2030-01-01T00:00:00Z", "finished_before": "2030-01-02T00:00:00Z"}
+    assert (await running.client.post("/api/tasks/retry", json=body)).status_code == 200
+    [request] = management.retries
+    assert request.status == CANCELLED
+    assert request.finished_before.seconds - request.finished_after.seconds == 86_400
+    bad = await running.client.post("/api/tasks/retry", json={"limit": 0, "status": "faild"})
+    assert (bad.status_code, [error["field"] for error in bad.json()["errors"]]) == (422, ["/status", "/limit"])
+    assert "'failed'" in bad.json()["errors"][0]["message"]
+    assert (await running.client.post("/api/tasks/retry")).status_code == 415
 
 
 async def test_a_cancel_that_takes_longer_is_accepted(

@@ -3,8 +3,9 @@ import asyncio
 import pytest
 
 from gateway.http_protocol import BoundedHeadersProtocol
+from headrace.v1.task_pb2 import Backoff, TaskOptions
 from servicekit.errors import Unavailable
-from tests.support.fake_management import FakeManagement
+from tests.support.fake_management import FakeManagement, task_type
 from tests.support.running_gateway import RunningGateway
 
 PATHS = [
@@ -84,6 +85,16 @@ async def test_task_types_are_listed_with_examples(running: RunningGateway) -> N
     assert (await running.client.post("/api/tasks", json={"type": "word_count", "data": example})).status_code == 201
 
 
+async def test_a_type_shows_its_soft_timeout_and_backoff(running: RunningGateway, management: FakeManagement) -> None:
+    plain = (await running.client.get("/api/task-types/noop")).json()
+    assert (plain["soft_timeout"], plain["backoff"]) == (None, {"initial": 1, "factor": 2, "maximum": 300})
+    options = TaskOptions(soft_timeout_ms=2500, backoff=Backoff(initial_ms=10, factor=1.5, max_ms=20))
+    management.types.append(task_type("own", options=options))
+    await running.gateway.catalog.refresh()
+    own = (await running.client.get("/api/task-types/own")).json()
+    assert (own["soft_timeout"], own["backoff"]) == (2.5, {"initial": 0.01, "factor": 1.5, "maximum": 0.02})
+
+
 async def test_stats_count_every_status(running: RunningGateway) -> None:
     stats = (await running.client.get("/api/stats")).json()
     assert stats["tasks"] == {
@@ -126,6 +137,7 @@ async def test_the_description_covers_every_route_with_examples(running: Running
         ("delete", "/api/tasks/{task_id}"),
         ("get", "/api/tasks/{task_id}/logs"),
         ("post", "/api/tasks/{task_id}/retry"),
+        ("post", "/api/tasks/retry"),
         ("get", "/api/task-types"),
         ("get", "/api/task-types/{name}"),
         ("get", "/api/stats"),

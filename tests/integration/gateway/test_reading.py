@@ -3,7 +3,7 @@ import asyncio
 import pytest
 import redis.asyncio
 
-from headrace.v1.task_pb2 import AttemptLog, Submission, Task, TaskStatus
+from headrace.v1.task_pb2 import Attempt, AttemptLog, Outcome, Submission, Task, TaskError, TaskStatus
 from servicekit import redis_keys
 from servicekit.errors import Unavailable
 from tests.support.fake_management import FakeManagement
@@ -112,6 +112,32 @@ async def test_an_old_answer_is_not_kept(
     stored(management)
     await running.client.get("/api/tasks/7")
     await running.gateway.cache.close()
+    assert not await store.exists(redis_keys.cached_task(7))
+
+
+async def test_attempts_are_read_with_the_task_and_left_out_of_lists(
+    running: RunningGateway, store: redis.asyncio.Redis, management: FakeManagement
+) -> None:
+    stored(management).attempts.extend([Attempt(attempt=1, outcome=Outcome.OUTCOME_WORKER_DIED), Attempt(attempt=2)])
+    for _ in range(2):  # from management, then from the cache
+        shown = (await running.client.get("/api/tasks/7")).json()["attempts"]
+        assert [(attempt["attempt"], attempt["outcome"]) for attempt in shown] == [(1, "worker_died"), (2, None)]
+        await wait_until(lambda: store.exists(redis_keys.cached_task(7)))
+    assert management.calls["GetTask"] == 1
+    [listed] = (await running.client.get("/api/tasks")).json()
+    assert "attempts" not in listed
+
+
+async def test_a_task_with_long_attempts_is_shown_and_not_kept(
+    running: RunningGateway, store: redis.asyncio.Redis, management: FakeManagement
+) -> None:
+    error = TaskError(code="handler_error", message="x" * 16_000, log_tail="y" * 2000)
+    stored(management).attempts.extend(Attempt(attempt=number, error=error) for number in range(1, 101))
+    stored(management, 8)
+    shown = (await running.client.get("/api/tasks/7")).json()["attempts"]
+    assert [len(attempt["error"]["message"]) for attempt in shown] == [16_000] * 100
+    await running.client.get("/api/tasks/8")
+    await wait_until(lambda: store.exists(redis_keys.cached_task(8)))
     assert not await store.exists(redis_keys.cached_task(7))
 
 

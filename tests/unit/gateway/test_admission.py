@@ -4,6 +4,7 @@ from gateway.admission import Admission
 from gateway.bodies import decode_task, decode_tasks
 from gateway.catalog import Catalog
 from gateway.management import Management
+from headrace.v1.task_pb2 import Backoff, TaskOptions
 from servicekit.errors import HeadraceError, InvalidArgument, TooLarge, Unavailable
 from tests.support.fake_management import NOOP, WORD_COUNT, DirectCalls, FakeManagement, task_type
 
@@ -44,6 +45,62 @@ async def test_given_options_win(admission: Admission) -> None:
     )
     assert (submission.priority, submission.max_attempts) == (0, 1)
     assert (submission.timeout_ms, submission.delay_ms) == (1500, 250)
+
+
+async def test_a_plain_task_carries_no_options(admission: Admission) -> None:
+    for options in ("", ',"timeout":5', ',"backoff":{}', ',"backoff":{"initial":1,"factor":2.0,"maximum":300}'):
+        submission = await admission.admit_one(decode_task(b'{"type":"noop","data":{}' + options.encode() + b"}"))
+        assert not submission.HasField("options")
+        assert submission.expires_in_ms == 0
+
+
+async def test_what_is_not_the_default_is_carried(admission: Admission) -> None:
+    submission = await admission.admit_one(
+        decode_task(b'{"type":"noop","data":{},"expires_in":1.5,"soft_timeout":29.999,"backoff":{"initial":0.5}}')
+    )
+    assert submission.expires_in_ms == 1500
+    assert submission.options == TaskOptions(
+        soft_timeout_ms=29_999, backoff=Backoff(initial_ms=500, factor=2.0, max_ms=300_000)
+    )
+    shortest = await admission.admit_one(decode_task(b'{"type":"noop","data":{},"expires_in":0.0001}'))
+    assert shortest.expires_in_ms == 1
+
+
+async def test_the_options_of_the_type_fill_what_is_left_out(admission: Admission, management: FakeManagement) -> None:
+    own = TaskOptions(soft_timeout_ms=10_000, backoff=Backoff(initial_ms=100, factor=3.0, max_ms=900))
+    management.types = [task_type("own", options=own)]
+
+    async def options(given: bytes) -> TaskOptions:
+        return (await admission.admit_one(decode_task(b'{"type":"own","data":{}' + given + b"}"))).options
+
+    assert await options(b"") == own
+    assert await options(b',"timeout":10.001') == own
+    # It could never come first.
+    assert await options(b',"timeout":10') == TaskOptions(backoff=own.backoff)
+    assert await options(b',"soft_timeout":5') == TaskOptions(soft_timeout_ms=5000, backoff=own.backoff)
+    assert await options(b',"backoff":{"maximum":0.2}') == TaskOptions(
+        soft_timeout_ms=10_000, backoff=Backoff(initial_ms=100, factor=3.0, max_ms=200)
+    )
+    back_to_default = b',"backoff":{"initial":1,"factor":2,"maximum":300}'
+    assert await options(back_to_default) == TaskOptions(soft_timeout_ms=10_000)
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "rule"),
+    [
+        (b'"soft_timeout":30', "/soft_timeout", "less_than_timeout"),  # as long as the type's
+        (b'"soft_timeout":29.9999', "/soft_timeout", "less_than_timeout"),  # the same in milliseconds
+        (b'"soft_timeout":5,"timeout":5', "/soft_timeout", "less_than_timeout"),
+        (b'"backoff":{"initial":301}', "/backoff/initial", "initial_above_maximum"),
+        (b'"backoff":{"maximum":0.5}', "/backoff/maximum", "initial_above_maximum"),
+        (b'"backoff":{"initial":2,"maximum":1}', "/backoff/initial", "initial_above_maximum"),
+    ],
+)
+async def test_options_that_do_not_go_together_are_refused(
+    admission: Admission, options: bytes, field: str, rule: str
+) -> None:
+    error = await refused(admission, b'{"type":"noop","data":{},' + options + b"}")
+    assert (error.http_status, error.fields[0].field, error.fields[0].rule) == (422, field, rule)
 
 
 @pytest.mark.parametrize("name", ["wordcount", "", "../x", "__import__", "Word_Count", "word_count ", "x" * 300])

@@ -6,8 +6,10 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from gateway.bodies import decode_task, decode_tasks, read_json_body
+from gateway.bodies import decode_retry, decode_task, decode_tasks, read_json_body
 from gateway.body_budget import BodyBudget
+from gateway.retry_filter import retry_request
+from headrace.v1.task_pb2 import TaskStatus
 from servicekit.errors import HeadraceError
 
 
@@ -101,6 +103,13 @@ def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
         (b'{"type":"noop","data":{},"timeout":"10s"}', "/timeout", "type"),
         (b'{"type":"noop","data":{},"run_at":5}', "/run_at", "type"),
         (b'{"type":"noop","data":{},"prioritty":5}', "/prioritty", "unknown_field"),
+        (b'{"type":"noop","data":{},"expires_in":"1h"}', "/expires_in", "type"),
+        (b'{"type":"noop","data":{},"expires_in":true}', "/expires_in", "type"),
+        (b'{"type":"noop","data":{},"soft_timeout":[]}', "/soft_timeout", "type"),
+        (b'{"type":"noop","data":{},"backoff":5}', "/backoff", "type"),
+        (b'{"type":"noop","data":{},"backoff":[1,2,3]}', "/backoff", "type"),
+        (b'{"type":"noop","data":{},"backoff":{"factor":"2"}}', "/backoff/factor", "type"),
+        (b'{"type":"noop","data":{},"backoff":{"max":5}}', "/backoff/max", "unknown_field"),
         (b'{"type":"noop","data":{},"a/b":5}', "/a~1b", "unknown_field"),
     ],
 )
@@ -112,6 +121,55 @@ def test_wrong_shapes_are_named_without_coercion(body: bytes, field: str, rule: 
 
 def test_an_unknown_field_gets_the_nearest_name() -> None:
     assert "'priority'" in refusal(b'{"type":"noop","data":{},"prioritty":5}').message
+
+
+def test_an_unknown_member_of_the_backoff_gets_those_it_has() -> None:
+    assert "'maximum'" in refusal(b'{"type":"noop","data":{},"backoff":{"maximun":5}}').message
+    assert "initial, factor, maximum" in refusal(b'{"type":"noop","data":{},"backoff":{"q":5}}').message
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "rule"),
+    [
+        (b"[]", "", "type"),
+        (b'{"status":5}', "/status", "type"),
+        (b'{"limit":"10"}', "/limit", "type"),
+        (b'{"limit":1.5}', "/limit", "type"),
+        (b'{"dry_run":"no"}', "/dry_run", "type"),
+        (b'{"dryrun":false}', "/dryrun", "unknown_field"),
+        (b'{"status":"completed"}', "/status", "enum"),
+        (b'{"status":"faild"}', "/status", "enum"),
+        (b'{"type":""}', "/type", "format"),
+        (b'{"error":"' + b"x" * 201 + b'"}', "/error", "format"),
+        (rb'{"error":"\u0000"}', "/error", "format"),
+        (b'{"limit":0}', "/limit", "minimum"),
+        (b'{"limit":1001}', "/limit", "maximum"),
+        (b'{"finished_after":"yesterday"}', "/finished_after", "format"),
+        (b'{"finished_before":"2030-01-01"}', "/finished_before", "format"),
+        (
+            b'{"finished_after":"2030-01-01T00:00:00Z","finished_before":"2030-01-01T00:00:00Z"}',
+            "/finished_before",
+            "order",
+        ),
+    ],
+)
+def test_a_filter_of_retries_is_checked_as_strictly(body: bytes, field: str, rule: str) -> None:
+    with pytest.raises(HeadraceError) as caught:
+        retry_request(decode_retry(body))
+    assert caught.value.http_status == 422
+    assert (caught.value.fields[0].field, caught.value.fields[0].rule) == (field, rule)
+
+
+def test_an_unknown_field_of_a_retry_is_hinted_at_by_its_own_fields() -> None:
+    with pytest.raises(HeadraceError, match="'dry_run'"):
+        decode_retry(b'{"dryrun":false}')
+
+
+def test_a_retry_only_says_what_it_would_do_unless_told_otherwise() -> None:
+    request = retry_request(decode_retry(b"{}"))
+    assert (request.status, request.limit, request.dry_run) == (TaskStatus.TASK_STATUS_FAILED, 100, True)
+    assert retry_request(decode_retry(b'{"dry_run":null}')).dry_run
+    assert not retry_request(decode_retry(b'{"dry_run":false}')).dry_run
 
 
 def test_a_long_unknown_field_is_not_repeated_in_full() -> None:

@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 
 from gateway.bodies import decode_task
@@ -39,6 +41,29 @@ def test_order_of_keys_and_whitespace_make_no_difference() -> None:
 )
 def test_another_body_has_another_fingerprint(other: bytes) -> None:
     assert fingerprint([decode_task(b'{"type":"noop","data":{"a":1}}')]) != fingerprint([decode_task(other)])
+
+
+def test_fingerprints_stay_over_releases() -> None:
+    body = b'{"type":"noop","data":{"a":1},"priority":5,"timeout":2.5}'
+    canonical = b'["noop",{"a":1},{"priority":5,"timeout":2.5}]'
+    assert fingerprint([decode_task(body)]) == hashlib.sha256(canonical).digest()
+
+
+@pytest.mark.parametrize(
+    "options",
+    ['"expires_in":5', '"soft_timeout":5', '"backoff":{"initial":5}', '"backoff":{"factor":5}'],
+)
+def test_options_are_part_of_the_fingerprint(options: str) -> None:
+    plain = decode_task(b'{"type":"noop","data":{}}')
+    assert fingerprint([plain]) != fingerprint([decode_task(f'{{"type":"noop","data":{{}},{options}}}'.encode())])
+
+
+def test_an_empty_backoff_is_the_same_as_none() -> None:
+    plain = decode_task(b'{"type":"noop","data":{}}')
+    for backoff in (b"null", b"{}", b'{"initial":null}'):
+        assert fingerprint([plain]) == fingerprint(
+            [decode_task(b'{"type":"noop","data":{},"backoff":' + backoff + b"}")]
+        )
 
 
 def test_each_task_of_a_batch_has_its_own_key_and_the_fingerprint_of_all() -> None:

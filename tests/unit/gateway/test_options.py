@@ -28,6 +28,18 @@ def errors(options: str) -> list[tuple[str, str]]:
         ('"run_at":"99999-01-01T00:00:00Z"', ("/run_at", "format")),
         ('"run_at":"2030-01-01T25:00:00Z"', ("/run_at", "format")),
         ('"run_at":"2030-01-01T00:00:00Z","delay":5', ("/run_at", "exclusive")),
+        ('"expires_in":0', ("/expires_in", "exclusive_minimum")),
+        ('"expires_in":-0.5', ("/expires_in", "exclusive_minimum")),
+        ('"expires_in":31536000.5', ("/expires_in", "maximum")),
+        ('"expires_in":1e300', ("/expires_in", "maximum")),
+        ('"soft_timeout":0.09', ("/soft_timeout", "minimum")),
+        ('"soft_timeout":3601', ("/soft_timeout", "maximum")),
+        ('"backoff":{"initial":0}', ("/backoff/initial", "minimum")),
+        ('"backoff":{"initial":86401}', ("/backoff/initial", "maximum")),
+        ('"backoff":{"factor":0.5}', ("/backoff/factor", "minimum")),
+        ('"backoff":{"factor":10.5}', ("/backoff/factor", "maximum")),
+        ('"backoff":{"maximum":0.0001}', ("/backoff/maximum", "minimum")),
+        ('"backoff":{"maximum":1e9}', ("/backoff/maximum", "maximum")),
     ],
 )
 def test_options_outside_their_range_are_refused(options: str, expected: tuple[str, str]) -> None:
@@ -36,7 +48,22 @@ def test_options_outside_their_range_are_refused(options: str, expected: tuple[s
 
 @pytest.mark.parametrize(
     "options",
-    ['"priority":0', '"priority":9', '"timeout":1', '"timeout":3600', '"max_attempts":20', '"delay":0', '"delay":0.5'],
+    [
+        '"priority":0',
+        '"priority":9',
+        '"timeout":1',
+        '"timeout":3600',
+        '"max_attempts":20',
+        '"delay":0',
+        '"delay":0.5',
+        '"expires_in":0.001',
+        '"expires_in":31536000',
+        '"soft_timeout":0.1',
+        '"soft_timeout":3600',
+        '"backoff":{}',
+        '"backoff":{"initial":0.001,"factor":1,"maximum":86400}',
+        '"backoff":{"initial":86400,"factor":10,"maximum":86400}',
+    ],
 )
 def test_options_at_their_bounds_are_fine(options: str) -> None:
     assert errors(options) == []
