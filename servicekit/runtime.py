@@ -24,8 +24,8 @@ def run_service(main: Main) -> None:
     """Run `main(stop)` and leave the process: with 0 when it returned, with 1 when it failed.
 
     With EX_CONFIG (78) when a setting is wrong: starting it again will not help.
-    The first SIGTERM or SIGINT sets `stop`, and main is expected to drain and return. A second one ends the process
-    at once with 1.
+    The first SIGTERM, SIGINT or SIGHUP sets `stop`, and main is expected to drain and return. A second one ends the
+    process at once with 1.
     """
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -45,10 +45,16 @@ def run_service(main: Main) -> None:
 async def _run(main: Main) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _orders_to_stop():
         loop.add_signal_handler(number, _on_signal, stop, number)
     await main(stop)
     log.info("service_stopped")
+
+
+def _orders_to_stop() -> list[signal.Signals]:
+    """SIGHUP, too: a terminal that is closed stops in order what it runs, unless that was to outlive it (nohup)."""
+    orders = [signal.SIGTERM, signal.SIGINT]
+    return orders if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [*orders, signal.SIGHUP]
 
 
 def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:

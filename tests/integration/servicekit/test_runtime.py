@@ -41,7 +41,7 @@ def test_a_main_that_returns_ends_with_0() -> None:
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_asks_main_to_drain(number: signal.Signals) -> None:
     process = start("""
 async def main(stop):
