@@ -35,6 +35,7 @@ REOPEN_SECONDS_MAX = 10.0
 EXTRA_BEAT_SECONDS = 0.25
 
 _UNKNOWN_TYPE = AttemptError("unknown_task_type", "this replica does not run tasks of this type in this pool")
+_NOT_STARTED = AttemptError("not_started", "the replica could not start the attempt")
 _DRAINING = AttemptError("draining", "the replica is stopping")
 _SOLITARY = AttemptError("solitary", "the replica runs a task alone under which others were lost")
 
@@ -266,8 +267,15 @@ class Replica:
     def _start(self, attempts: list[Attempt]) -> None:
         if not attempts:
             return
-        failpoints.hit("replica.before_start")
-        self._workers.submit(attempts)
+        try:
+            failpoints.hit("replica.before_start")
+            self._workers.submit(attempts)
+        except Exception as error:
+            # What is held counts as held until it has an outcome; what never came to a worker would have none.
+            log.error("attempts_not_started", exc_info=error, count=len(attempts), first=attempts[0].task_id)
+            self._workers.abandon([(work.task_id, work.attempt) for work in attempts])
+            self.outcomes.finished([mapping.handed_back(work, _NOT_STARTED) for work in attempts])
+            return
         if self._feed.is_watched:
             now = self._clock.now()
             self._feed.publish([mapping.started_update(work, now) for work in attempts])
