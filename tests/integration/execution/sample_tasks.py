@@ -6,7 +6,7 @@ import time
 
 from pydantic import BaseModel
 
-from headrace.tasks import TaskContext, task
+from headrace.tasks import TaskContext, TransientError, task
 
 
 class Number(BaseModel):
@@ -54,6 +54,12 @@ def nap_deaf(data: Nap, context: TaskContext) -> None:
     time.sleep(data.seconds)
 
 
+@task("busy")
+def busy(data: Number) -> None:
+    raise TransientError("busy", "The mill is busy.", retry_after=data.value)
+
+
 @task("crash")
 def crash(data: Number) -> Number:
+    print("about to crash", flush=True)  # noqa: T201
     os._exit(data.value)

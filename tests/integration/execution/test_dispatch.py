@@ -117,21 +117,68 @@ async def test_a_manager_that_does_not_read_is_cut_off(service: ExecutionService
         assert service.replica.demand.open("cpu") == 0
 
 
-async def test_a_cancelled_attempt_ends_as_cancelled(manager: Manager) -> None:
-    await wait_until(lambda: manager.open("cpu") > 0)
-    manager.assign([assignment(1, type_name="nap", data={"seconds": 20})])
-    await wait_until(lambda: manager.progress)
-    manager.cancel((1, 1))
-    await wait_until(lambda: manager.reported(1))
-    assert manager.reported(1)[0].outcome == task_pb2.OUTCOME_CANCELLED
+async def test_a_cancelled_attempt_ends_as_cancelled_with_a_receipt(manager: Manager) -> None:
+    await wait_until(lambda: manager.open("cpu") == 2)
+    manager.assign([assignment(1, type_name="nap", data={"seconds": 30})])
+    manager.assign([assignment(2, type_name="nap_deaf", data={"seconds": 30})])
+    await wait_until(lambda: len({item.task_id for item in manager.progress}) == 2)
+    manager.cancel((1, 1), (2, 1))
+    await wait_until(lambda: len(manager.reports) == 2, timeout=2)
+    reports = {report.task_id: report for report in manager.reports}
+    assert {report.outcome for report in manager.reports} == {task_pb2.OUTCOME_CANCELLED}
+    assert {report.error.code for report in manager.reports} == {"cancelled"}
+    receipts = {task_id: report.error.receipt for task_id, report in reports.items()}
+    assert receipts[1].ended_by == task_pb2.CancelReceipt.ENDED_BY_HANDLER
+    assert receipts[1].stopped_after_ms < 500
+    assert receipts[2].ended_by == task_pb2.CancelReceipt.ENDED_BY_SIGTERM
+    assert 500 <= receipts[2].stopped_after_ms < 1500
+    assert all(receipt.processes_gone for receipt in receipts.values())
+    assert "TaskCancelled" in reports[2].error.log_tail
 
 
-async def test_a_worker_that_dies_is_reported(manager: Manager) -> None:
-    await wait_until(lambda: manager.open("cpu") > 0)
-    manager.assign([assignment(1, type_name="crash", data={"value": 3})])
+async def test_a_worker_that_dies_is_reported_with_the_evidence(manager: Manager) -> None:
+    await wait_until(lambda: manager.open("cpu") == 2)
+    manager.assign([assignment(1, type_name="crash", data={"value": 7})])
+    await wait_until(lambda: manager.reports)
+    (report,) = manager.reports
+    assert (report.outcome, report.error.exit_code) == (task_pb2.OUTCOME_WORKER_DIED, 7)
+    assert report.error.peak_memory_bytes > 1024 * 1024
+    assert report.started
+    assert report.worker
+    assert report.started_at.seconds <= report.executed_at.seconds
+    assert report.started_at.seconds > 0
+    assert report.error.log_tail == "about to crash\n"
+
+
+async def test_a_soft_timeout_comes_with_the_assignment_and_a_later_retry_with_the_report(manager: Manager) -> None:
+    await wait_until(lambda: manager.open("cpu") == 2)
+    slow = assignment(1, type_name="nap_deaf", data={"seconds": 30})
+    slow.soft_timeout_ms = 200
+    manager.assign([slow, assignment(2, type_name="busy", data={"value": 90})])
+    await wait_until(lambda: len(manager.reports) == 2)
+    (timed_out,), (busy,) = manager.reported(1), manager.reported(2)
+    assert (timed_out.outcome, timed_out.error.code) == (task_pb2.OUTCOME_FAILED, "soft_timeout")
+    assert not timed_out.HasField("retry_after_ms")
+    assert (busy.outcome, busy.error.code, busy.retry_after_ms) == (task_pb2.OUTCOME_FAILED, "busy", 90_000)
+
+
+async def test_a_solitary_task_runs_when_all_else_has_ended_and_alone(manager: Manager, tmp_path: Path) -> None:
+    await wait_until(lambda: manager.open("cpu") == 2)
+    trace = str(tmp_path / "trace")
+    alone = assignment(2, 3, type_name="nap", data={"seconds": 0.5, "trace": trace})
+    alone.solitary = True
+    manager.assign([assignment(1, type_name="nap", data={"seconds": 0.5, "trace": trace}), alone, assignment(3)])
+    await wait_until(lambda: manager.open("cpu") <= 0 and manager.open("io") == 0)
+    await wait_until(lambda: manager.reported(3))
+    assert manager.reported(3)[0].outcome == task_pb2.OUTCOME_HANDED_BACK
     await wait_until(lambda: manager.reported(1))
-    report = manager.reported(1)[0]
-    assert (report.outcome, report.error.exit_code) == (task_pb2.OUTCOME_WORKER_DIED, 3)
+    assert manager.open("cpu") <= 0
+    await wait_until(lambda: manager.reported(2))
+    first, second = manager.reported(1)[0], manager.reported(2)[0]
+    assert (first.outcome, second.outcome) == (task_pb2.OUTCOME_COMPLETED, task_pb2.OUTCOME_COMPLETED)
+    assert second.started_at.ToNanoseconds() > first.executed_at.ToNanoseconds()
+    assert second.worker != first.worker
+    await wait_until(lambda: manager.open("cpu") >= 2 and manager.open("io") >= 1)
 
 
 async def test_after_its_session_was_ended_a_replica_works_in_a_new_one(manager: Manager, tmp_path: Path) -> None:
