@@ -38,6 +38,11 @@ def descendants_of(pid: int) -> list[int]:
     return found
 
 
+def _are_listed(pid: int) -> bool:
+    """Return whether the kernel lists the children of the process, as not every kernel does."""
+    return Path(f"/proc/{pid}/task/{pid}/children").exists()
+
+
 def end_own_children() -> bool:
     """Kill and reap every descendant of this process, which has to be their adopter; return whether there was any.
 
@@ -75,7 +80,7 @@ class Relatives:
 
     def look(self, leader: int) -> None:
         """Take note of the descendants that the process has now."""
-        self._looked = True
+        self._looked = _are_listed(leader)
         self._hold(set(descendants_of(leader)))
 
     def end(self, leader: int) -> None:
@@ -84,7 +89,7 @@ class Relatives:
         The process is stopped meanwhile, so that it starts no more and stays their adopter; its end is up to the
         caller.
         """
-        self._looked = True
+        self._looked = _are_listed(leader)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(leader, signal.SIGSTOP)
         killed: set[int] = set()

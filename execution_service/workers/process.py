@@ -126,6 +126,8 @@ class WorkerProcess:
 
         The worker passes it on to the attempt's processes, as it alone knows whether that attempt still runs.
         """
+        if self._process.returncode is not None:
+            return
         # Should the worker die of it, they have nobody any more who knows of them.
         self._relatives.look(self._process.pid)
         with contextlib.suppress(ProcessLookupError):
