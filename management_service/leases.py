@@ -1,5 +1,6 @@
 """The watch over sessions and attempts: counts leases, rescues tasks, asks about attempts, passes cancels on."""
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 
@@ -71,6 +72,9 @@ class LeaseWatch:
         self.addresses = frozenset(session.address for session in sessions)
         beats = {session.session_id: session.beat for session in sessions}
         gone = [session.session_id for session in sessions if self._is_gone(session)]
+        if gone:
+            # Soon to be ended, and nothing is to be lost by the time between two scans.
+            asyncio.get_running_loop().call_later(SCAN_SECONDS / 2, self._loop.wake)
         for lapse in self._counter.scan(beats, gone=gone, now=time.monotonic()):
             if await self._executors.end_session(lapse.session_id, beat=lapse.beat):
                 log.warning("session_ended", session_id=lapse.session_id, beat=lapse.beat)

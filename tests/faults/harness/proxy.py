@@ -85,8 +85,8 @@ class Proxy:
         self._rng = random.Random(seed)
         self._loop = proxies.loop
         self._connections: set[_Connection] = set()
-        self._server = self._call(lambda: asyncio.start_server(self._serve, host, port, backlog=512))
         self.host = host
+        self._server = self._call(lambda: self._listen(port))
         self.port: int = self._server.sockets[0].getsockname()[1]
 
     @property
@@ -100,6 +100,21 @@ class Proxy:
     def blackhole(self) -> None:
         """Forward nothing in either direction, and accept connections that then hear nothing."""
         self.faults = Faults(blackhole_up=True, blackhole_down=True)
+
+    def shut(self) -> None:
+        """Refuse connections, as a machine does on whose port nobody listens."""
+        self._call(self._stop_listening)
+
+    def open(self) -> None:
+        """Listen again after `shut`."""
+        if not self._server.is_serving():
+            self._server = self._call(lambda: self._listen(self.port))
+
+    async def _listen(self, port: int) -> asyncio.Server:
+        return await asyncio.start_server(self._serve, self.host, port, backlog=512)
+
+    async def _stop_listening(self) -> None:
+        self._server.close()
 
     def reset(self) -> None:
         """End all present connections with RST on both sides."""

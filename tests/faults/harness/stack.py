@@ -164,6 +164,8 @@ class Stack:
             process = self[name].process
             assert process is not None
             process.wait(10)
+            if link := self._links.get(("", name)):
+                link.shut()
 
     def freeze(self, *names: str) -> None:
         for name in names:
@@ -177,6 +179,8 @@ class Stack:
     async def start(self, *names: str) -> None:
         """Start processes that have ended, and wait until they answer."""
         for name in names:
+            if link := self._links.get(("", name)):
+                link.open()
             self[name].spawn()
         for name in names:
             await self[name].wait_ready()
