@@ -9,6 +9,7 @@ from gateway.core import Gateway
 from gateway.server import EmbeddedServer, allow_open_files, build_server, listen
 from gateway.settings import GatewaySettings
 from headrace.v1.management_pb2_grpc import ManagementServiceStub
+from servicekit.consul_watch import ConsulWatch
 from servicekit.logs import configure_logging
 from servicekit.registry import ConsulRegistry, ServiceRegistration
 from servicekit.replica_pool import ReplicaPool
@@ -21,6 +22,10 @@ SERVICE = "headrace-gateway"
 MANAGEMENT = "headrace-management"
 # Connections to Redis, management and the registry, and what libraries open.
 _OTHER_FILES = 200
+# How long others may take to hear from the registry that this gateway goes, before it ends what lasts.
+_LEAVE_SECONDS = 1.0
+# What is in flight to stores may take so long, once no request waits for it any more.
+_CLOSE_SECONDS = 2.5
 
 
 async def main(stop: asyncio.Event) -> None:
@@ -33,22 +38,33 @@ async def main(stop: asyncio.Event) -> None:
     token = settings.consul_token
     registry = ConsulRegistry(settings.consul_url, token.get_secret_value() if token else None)
     watch = registry.watch(MANAGEMENT)
-    await watch.start()
     pool = ReplicaPool(watch, ManagementServiceStub)
     gateway = Gateway(settings, pool)
-    await gateway.start()
     server = build_server(create_app(gateway), settings)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        await registry.register(_registration(settings, port))
-        log.info("service_started", host=settings.host, port=port)
-        await _until_stopped(stop, serving)
+        await _unless_stopped(stop, asyncio.create_task(_connect(watch, gateway)))
+        await _unless_stopped(stop, asyncio.create_task(registry.register(_registration(settings, port))))
+        if not stop.is_set():
+            log.info("service_started", host=settings.host, port=port)
+        await _unless_stopped(stop, serving, cancel=False)
+        if not stop.is_set():
+            raise RuntimeError("the HTTP server ended by itself")
     finally:
         await _stop_serving(gateway, registry, server, serving)
-        await gateway.close()
-        await pool.close()
-        await watch.stop()
-        await registry.close()
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await gateway.close()
+                await pool.close()
+                await watch.stop()
+                await registry.close()
+        except TimeoutError:
+            log.warning("stopped_unclosed", seconds=_CLOSE_SECONDS)
+
+
+async def _connect(watch: ConsulWatch, gateway: Gateway) -> None:
+    await watch.start()
+    await gateway.start()
 
 
 def _registration(settings: GatewaySettings, port: int) -> ServiceRegistration:
@@ -62,23 +78,32 @@ def _registration(settings: GatewaySettings, port: int) -> ServiceRegistration:
     )
 
 
-async def _until_stopped(stop: asyncio.Event, serving: asyncio.Task[None]) -> None:
+async def _unless_stopped(stop: asyncio.Event, work: asyncio.Task[None], *, cancel: bool = True) -> None:
+    """Wait for `work`, and raise what it raised, or for the order to stop, which ends work that may be cancelled."""
     stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait((stopped, serving), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((stopped, work), return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
-    if serving.done() and not stop.is_set():
-        await serving  # raises what ended the server
-        raise RuntimeError("the HTTP server ended by itself")
+    if cancel and stop.is_set():
+        work.cancel()
+        await asyncio.wait([work])
+    elif work.done():
+        await work
 
 
 async def _stop_serving(
     gateway: Gateway, registry: ConsulRegistry, server: EmbeddedServer, serving: asyncio.Task[None]
 ) -> None:
-    """Leave the registry, end live streams, answer the requests that were begun."""
-    await registry.deregister()
+    """Say that it is not ready, leave the registry, end live streams, answer the requests that were begun."""
+    gateway.draining = True
+    leaving = asyncio.create_task(registry.deregister())
+    await asyncio.wait([leaving], timeout=_LEAVE_SECONDS)
     await gateway.drain()
     server.should_exit = True
-    await asyncio.wait([serving])
+    _, unfinished = await asyncio.wait([serving], timeout=gateway.settings.grace.total_seconds())
+    if unfinished:
+        log.warning("requests_interrupted", count=gateway.interrupts.fire())
+        await asyncio.wait([serving])
+    await asyncio.wait([leaving], timeout=_LEAVE_SECONDS)
 
 
 if __name__ == "__main__":

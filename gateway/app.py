@@ -36,4 +36,4 @@ def create_app(gateway: Gateway) -> ASGIApp:
         app.include_router(router)
     routes = [*app.routes, *(route for router in routers for route in router.routes)]
     app.state.routes = [route for route in routes if isinstance(route, Route)]
-    return RequestShell(app, gateway.metrics)
+    return RequestShell(app, gateway.metrics, gateway.interrupts)

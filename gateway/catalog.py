@@ -44,6 +44,10 @@ class Catalog:
     async def stop(self) -> None:
         await self._loop.stop()
 
+    def problem(self, *, within: float) -> str | None:
+        """A check for readiness: None when management has answered in the last `within` seconds."""
+        return self._loop.problem(within=within)
+
     async def refresh(self) -> None:
         """Read the catalog anew; compiles only what changed."""
         async with self._refreshing:

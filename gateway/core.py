@@ -7,6 +7,7 @@ from gateway.cache import TaskCache
 from gateway.catalog import Catalog
 from gateway.changes import TaskChanges
 from gateway.ids import TaskIds
+from gateway.interrupts import Interrupts
 from gateway.management import Calls, Management
 from gateway.metrics import Metrics
 from gateway.reads import TaskReader
@@ -17,6 +18,9 @@ from gateway.submissions import Submissions
 from gateway.waiting import TaskWaiter
 from servicekit.readiness import Readiness
 from servicekit.updates import UpdateFeed
+
+# A loop that did not succeed for so long does not count on what it talks to.
+_SILENCE_SECONDS = 10.0
 
 
 class Gateway:
@@ -47,11 +51,20 @@ class Gateway:
         self.reader = TaskReader(self.cache, self.management)
         self.waiter = TaskWaiter(self.reader, self.feed)
         self.changes = TaskChanges(self.cache, self.management, self.waiter)
+        self.interrupts = Interrupts()
         self.draining = False
         self.readiness = Readiness()
         self.readiness.add_flag("catalog", lambda: self.catalog.loaded)
         self.readiness.add_flag("task_ids", lambda: self.ids.available)
+        self.readiness.add("stores", self._no_store)
         self.readiness.add("draining", lambda: "draining" if self.draining else None)
+
+    def _no_store(self) -> str | None:
+        """Why no task could be stored now: neither by Redis nor by management."""
+        redis = None if self.gate.available else "redis is away"
+        redis = redis or self.gate.problem(within=_SILENCE_SECONDS)
+        management = self.catalog.problem(within=_SILENCE_SECONDS)
+        return f"{redis}; {management}" if redis and management else None
 
     async def start(self) -> None:
         """Begin to connect to everything; returns also while some of it is away."""

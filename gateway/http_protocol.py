@@ -1,11 +1,29 @@
-"""uvicorn's HTTP protocol with a bound on how long a connection may take to send a request's headers."""
+"""uvicorn's HTTP protocol with bounds on connections: how many there are, and how long headers may take."""
 
 import asyncio
 from typing import Any
 
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.problems import problem
+from gateway.request_ids import begin_request
+
 HEADER_SECONDS = 10.0
+
+
+async def refuse_crowd(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request on one connection too many."""
+    begin_request(scope)
+    response = problem(
+        Request(scope),
+        status=503,
+        code="overloaded",
+        detail="Too many connections are open.",
+        headers={"Retry-After": "1", "Connection": "close"},
+    )
+    await response(scope, receive, send)
 
 
 class BoundedHeadersProtocol(HttpToolsProtocol):
@@ -14,6 +32,9 @@ class BoundedHeadersProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._header_timer: asyncio.TimerHandle | None = None
+        # uvicorn's own refusal has neither a time to come back nor the shape of our errors.
+        self._connections_max, self.limit_concurrency = self.limit_concurrency, None
+        self._served_app = self.app
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -30,6 +51,8 @@ class BoundedHeadersProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
+        crowded = self._connections_max is not None and len(self.connections) > self._connections_max
+        self.app = refuse_crowd if crowded else self._served_app
         super().on_headers_complete()
 
     def _start_timer(self) -> None:

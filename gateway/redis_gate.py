@@ -55,6 +55,10 @@ class RedisGate:
         await self.run_once()
         self._loop.start()
 
+    def problem(self, *, within: float) -> str | None:
+        """A check for readiness: None while the probe makes progress, whatever it finds."""
+        return self._loop.problem(within=within)
+
     async def stop(self) -> None:
         await self._loop.stop()
         await self.client.aclose()

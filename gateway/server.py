@@ -1,6 +1,7 @@
 """uvicorn inside our own event loop: our signal handlers, our order of stopping."""
 
 import contextlib
+import math
 import resource
 import socket
 from collections.abc import Generator
@@ -39,7 +40,8 @@ def build_server(app: ASGIApp, settings: GatewaySettings) -> EmbeddedServer:
         server_header=False,
         limit_concurrency=settings.connections_max,
         timeout_keep_alive=5,
-        timeout_graceful_shutdown=max(1, round(settings.grace.total_seconds())),
+        # Beyond the grace, within which requests are answered: what is left then only has to be written.
+        timeout_graceful_shutdown=math.ceil(settings.grace.total_seconds()) + 1,
     )
     return EmbeddedServer(config)
 

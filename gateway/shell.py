@@ -4,9 +4,13 @@ import time
 from typing import Any
 
 import structlog
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.interrupts import Interrupts
 from gateway.metrics import Metrics
+from gateway.problems import problem
 from gateway.request_ids import begin_request
 
 log = structlog.stdlib.get_logger(__name__)
@@ -15,9 +19,10 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class RequestShell:
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, interrupts: Interrupts) -> None:
         self._app = app
         self._metrics = metrics
+        self._interrupts = interrupts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -30,21 +35,39 @@ class RequestShell:
         started = time.perf_counter()
         headers = [(b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
         status = 500
+        begun = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
+                begun = True
                 status = message["status"]
                 message["headers"] = [*message["headers"], *headers, *_caching(message["headers"])]
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
+            async with self._interrupts.interruptible() as limit:
+                await self._app(scope, receive, send_with_headers)
+        except TimeoutError as error:
+            if not limit.expired():
+                log.error("request_failed", path=scope["path"][:200], request_id=request_id, exc_info=error)
+            elif not begun:
+                await _restarting(Request(scope))(scope, receive, send_with_headers)
         except Exception as error:
             log.error("request_failed", path=scope["path"][:200], request_id=request_id, exc_info=error)
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._metrics.count(method, _route(scope), status, time.perf_counter() - started)
+
+
+def _restarting(request: Request) -> Response:
+    return problem(
+        request,
+        status=503,
+        code="restarting",
+        detail="The gateway stops and did not finish this request; repeat it. Whether it took effect is not known.",
+        headers={"Retry-After": "1", "Connection": "close"},
+    )
 
 
 def _caching(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

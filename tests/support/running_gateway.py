@@ -29,8 +29,12 @@ class RunningGateway:
 
     async def drain(self) -> None:
         """What SIGTERM does."""
+        self.gateway.draining = True
         await self.gateway.drain()
         self.server.should_exit = True
+        _, unfinished = await asyncio.wait([self.serving], timeout=self.gateway.settings.grace.total_seconds())
+        if unfinished:
+            self.gateway.interrupts.fire()
         await self.serving
 
 
