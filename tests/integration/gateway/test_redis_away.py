@@ -3,6 +3,8 @@ import os
 import signal
 import time
 
+import pytest
+
 from headrace.v1.task_pb2 import TaskStatus
 from servicekit.errors import Unavailable
 from tests.support.fake_management import FakeManagement
@@ -65,6 +67,32 @@ async def test_without_redis_and_management_nothing_is_accepted(
         response = await running.client.post("/api/tasks", json=TASK)
         assert (response.status_code, response.json()["code"]) == (503, "not_accepted")
         assert "retry-after" in response.headers
+
+
+async def test_it_is_ready_while_one_of_the_stores_answers(
+    own_redis: tuple[RunningServer, str], management: FakeManagement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, url = own_redis
+    monkeypatch.setattr("gateway.core._SILENCE_SECONDS", 1.5)
+
+    async def status() -> int:
+        return (await running.client.get("/readyz")).status_code
+
+    async def unready() -> bool:
+        return await status() == 503
+
+    async def ready() -> bool:
+        return await status() == 200
+
+    async with run_gateway(url, management) as running:
+        await asyncio.to_thread(server.kill)
+        await wait_until(lambda: not running.gateway.gate.available)
+        await wait_until(ready)
+        management.failures["ListTaskTypes"] = Unavailable("away")
+        await wait_until(unready)
+        assert "stores" in (await running.client.get("/readyz")).json()["problems"]
+        await asyncio.to_thread(server.start)
+        await wait_until(ready)
 
 
 async def test_reads_go_on_without_redis_but_nothing_is_called_unknown(

@@ -1,6 +1,7 @@
 import asyncio
 from typing import Any
 
+import httpx
 import pytest
 import redis.asyncio
 
@@ -8,6 +9,7 @@ from headrace.v1.task_pb2 import SubmissionBatch
 from servicekit import redis_keys
 from tests.support.fake_management import FakeManagement
 from tests.support.running_gateway import RunningGateway, run_gateway
+from tests.support.waiting import wait_until
 
 JSON = {"Content-Type": "application/json"}
 
@@ -176,3 +178,45 @@ async def test_a_full_backlog_is_answered_with_a_time_to_come_back(redis_url: st
         await store.hset(redis_keys.BACKLOG, mapping={"tasks": 0, "bytes": 0})
         await asyncio.sleep(0.3)  # the counters are read again after a quarter of a second
         assert (await running.client.post("/api/tasks", json={"type": "noop", "data": {}})).status_code == 201
+
+
+@pytest.mark.parametrize(("tasks", "size"), [(1_000_000, 0), (1, 1024**3)])
+async def test_at_the_default_caps_nothing_more_is_taken_and_nothing_is_trimmed(
+    running: RunningGateway, store: redis.asyncio.Redis, tasks: int, size: int
+) -> None:
+    task = {"type": "noop", "data": {}}
+    accepted = (await running.client.post("/api/tasks", json=task)).json()["task_id"]
+    await store.hset(redis_keys.BACKLOG, mapping={"tasks": tasks, "bytes": size})
+    await running.client.get("/api/stats")  # reads the counters
+    for _ in range(20):
+        refused = await running.client.post("/api/tasks", json=task)
+        assert (refused.status_code, refused.json()["code"]) == (503, "backlog_full")
+        assert int(refused.headers["retry-after"]) >= 1
+    assert await stored_ids(store) == [accepted]
+    assert (await running.client.get("/readyz")).status_code == 200  # reads and cancels go on
+    await store.hset(redis_keys.BACKLOG, mapping={"tasks": 0, "bytes": 0})
+
+    async def taken() -> bool:
+        return (await running.client.post("/api/tasks", json=task)).status_code == 201
+
+    await wait_until(taken)
+
+
+async def test_bodies_beyond_the_budget_are_refused_with_a_time_to_come_back(running: RunningGateway) -> None:
+    budget = running.gateway.body_budget
+    with budget.hold() as hold:
+        hold.add(budget.bytes_max)
+        refused = await running.client.post("/api/tasks", json={"type": "noop", "data": {}})
+        assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+        assert int(refused.headers["retry-after"]) >= 1
+    assert (await running.client.post("/api/tasks", json={"type": "noop", "data": {}})).status_code == 201
+
+
+async def test_one_connection_too_many_is_refused_as_every_other_error(redis_url: str) -> None:
+    async with run_gateway(redis_url, FakeManagement(), connections_max=1) as running:
+        assert (await running.client.get("/healthz")).status_code == 200  # its connection is kept open
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{running.port}", trust_env=False) as second:
+            refused = await second.get("/healthz")
+        assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+        assert (refused.headers["retry-after"], refused.headers["connection"]) == ("1", "close")
+        assert (await running.client.get("/healthz")).status_code == 200
