@@ -37,6 +37,10 @@ test: $(STAMP) ## Run all tests
 faults: $(STAMP) ## Break everything on purpose: crash points and fault scenarios (about 40 minutes)
 	$(BIN)/pytest tests/faults
 
+.PHONY: chaos
+chaos: $(STAMP) ## Break a cluster at random for minutes, and count what that cost (SEED=n replays a run)
+	$(BIN)/python -m tests.faults.chaos $(if $(SEED),--seed $(SEED))
+
 .PHONY: check
 check: $(STAMP) ## Lint, types, contract: everything that needs no running server
 	$(BIN)/ruff check .

@@ -295,7 +295,8 @@ class WorkerPool:
         printed = set(message.printed)
         have_logs = bool(printed) or bool(self._logs)
         now = time.monotonic()
-        reported = []
+        reported: list[Finished] = []
+        again: list[Held] = []
         for finished in message.finished:
             key = (finished.task_id, finished.attempt)
             if recalled and key in recalled:
@@ -305,19 +306,26 @@ class WorkerPool:
             if held is None or held.worker is not worker:
                 worker.condemn(f"The worker reported the attempt {key}, which it was not given.")
                 break
-            del all_held[key], entries[held.seq]
+            del entries[held.seq]
+            worker.load -= held.cost
+            worker.load_bytes -= len(held.attempt.data)
+            if held.fate is Fate.OPEN and held.told and _was_let_go(finished):
+                again.append(held)
+                continue
+            del all_held[key]
             if have_logs:
                 finished = self._with_log(finished, held, printed)  # noqa: PLW2901
             if finished.outcome is Outcome.CANCELLED:
                 finished = with_time(finished, now - held.stop_at)  # noqa: PLW2901
-            worker.load -= held.cost
-            worker.load_bytes -= len(held.attempt.data)
             if held.fate is Fate.OPEN or _still_wanted(held.fate, finished):
                 reported.append(finished)
         worker.tasks_done += len(reported)
         worker.seen_scans = 0
         if not entries:
             worker.load = 0.0
+        if again:
+            self._lanes[worker.pool].put_back(again)
+            self._changed.set()
         self._durations.note(message.times)
         self._delivery.finish(reported)
         if not all_held:
@@ -445,6 +453,14 @@ def _still_wanted(fate: Fate, finished: Finished) -> bool:
     if fate is Fate.ABANDON:
         return False
     return fate is not Fate.SESSION_ENDED or finished.outcome not in (Outcome.CANCELLED, Outcome.HANDED_BACK)
+
+
+def _was_let_go(finished: Finished) -> bool:
+    """Return whether the worker has not started the attempt because it was told so.
+
+    Nobody wants it cancelled: the scan wanted it back from behind another, which has ended before the next scan.
+    """
+    return finished.outcome is Outcome.CANCELLED and not finished.started
 
 
 def _info(worker: WorkerProcess) -> WorkerInfo:

@@ -69,6 +69,15 @@ def test_a_run_again_that_was_allowed_passes(ledger: Ledger) -> None:
     assert check(ledger, evidence, Allowed(reruns=1)).violations == []
 
 
+def test_a_request_without_an_answer_may_have_been_served(ledger: Ledger) -> None:
+    ledger.begin(key=None, count=1, now=0.0)
+    evidence = honest()
+    evidence.tasks[9] = row(9)
+    evidence.results.add((9, 1))
+    verdict = check(ledger, evidence)
+    assert (verdict.violations, verdict.unexpected) == ([], 1)
+
+
 def _lose(e: Evidence) -> None:
     del e.tasks[2]
 
@@ -83,6 +92,11 @@ def _fail(e: Evidence) -> None:
     e.events = []
 
 
+def _make_from_nothing(e: Evidence) -> None:
+    e.tasks[9] = row(9)
+    e.results.add((9, 1))
+
+
 def _lose_result(e: Evidence) -> None:
     e.results.discard((3, 1))
 
@@ -93,6 +107,14 @@ def _keep_result_of_failed(e: Evidence) -> None:
 
 def _point_to_stale_result(e: Evidence) -> None:
     e.tasks[3] = row(3, attempt=2)
+
+
+def _store_result_of_no_attempt(e: Evidence) -> None:
+    e.results.add((3, 2))
+
+
+def _start_unclaimed(e: Evidence) -> None:
+    e.effects = [*e.effects, start(3, 2, at=9.0)]
 
 
 def _start_twice(e: Evidence) -> None:
@@ -159,16 +181,27 @@ def _orphan(e: Evidence) -> None:
     e.orphaned_seconds = 11.0
 
 
+def _share_a_key(e: Evidence) -> None:
+    e.tasks[1], e.tasks[2] = row(1, key="k"), row(2, key="k")
+
+
+def _log_a_password(e: Evidence) -> None:
+    e.leaks = ["management-0"]
+
+
 @pytest.mark.parametrize(
     ("doctor", "invariant"),
     [
         (_lose, "I1 promised and not there"),
         (_leave_stuck, "I1 never came to an end"),
         (_fail, "I1 ended otherwise"),
+        (_make_from_nothing, "I1 1 tasks that nobody was promised"),
         (_lose_result, "I2"),
         (_keep_result_of_failed, "I2"),
         (_point_to_stale_result, "I3"),
+        (_store_result_of_no_attempt, "I3 a result of an attempt that never was"),
         (_start_twice, "I4 one attempt"),
+        (_start_unclaimed, "I4 started an attempt that never was claimed"),
         (_go_back, "I4 attempts not rising"),
         (_start_late, "I5"),
         (_resurrect, "I6"),
@@ -184,6 +217,8 @@ def _orphan(e: Evidence) -> None:
         (_miscount_backlog, "I10 the backlog"),
         (_charge, "I11"),
         (_orphan, "I12"),
+        (_share_a_key, "I7 one key, several tasks"),
+        (_log_a_password, "I16"),
     ],
     ids=lambda value: value.__name__.lstrip("_") if callable(value) else None,
 )

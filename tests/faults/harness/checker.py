@@ -69,12 +69,15 @@ def check(ledger: Ledger, evidence: Evidence, allowed: Allowed | None = None) ->
         ("I1 ended otherwise", _ended_otherwise(evidence, promised, allowed)),
         ("I2 completed without its result", _without_result(evidence)),
         ("I3 the result is not of the last attempt", _wrong_attempt(evidence)),
+        ("I3 a result of an attempt that never was", _of_no_attempt(evidence)),
         ("I4 one attempt started twice", verdict.doubled),
         ("I4 attempts not rising", _not_rising(evidence.effects)),
+        ("I4 started an attempt that never was claimed", _unclaimed(evidence)),
         ("I5 started after it was overtaken", _overtaken(evidence.effects)),
         ("I6 moved after its end", _resurrected(evidence)),
         ("I8 events with gaps, repeats or more than one end", _bad_stories(evidence) if allowed.events else ()),
     )
+    violations += _unasked(ledger, verdict)
     violations += _keys(ledger, evidence)
     violations += _rest(evidence)
     if verdict.reruns > allowed.reruns:
@@ -82,6 +85,7 @@ def check(ledger: Ledger, evidence: Evidence, allowed: Allowed | None = None) ->
     charged = sum(task.failures + task.worker_deaths for task in evidence.tasks.values())
     if charged > allowed.charged:
         violations.append(f"I11 {charged} failures were charged to tasks, {allowed.charged} allowed")
+    violations += [f"I16 {name} logged a password" for name in evidence.leaks]
     if evidence.orphaned_seconds > ORPHANED_SECONDS_MAX:
         violations.append(f"I12 tasks of ended sessions were not rescued for {evidence.orphaned_seconds:.1f} s")
     return verdict
@@ -110,6 +114,22 @@ def _without_result(evidence: Evidence) -> Iterator[int]:
 def _wrong_attempt(evidence: Evidence) -> Iterator[int]:
     return (
         t.task_id for t in evidence.tasks.values() if t.result_attempt is not None and t.result_attempt != t.attempt
+    )
+
+
+def _of_no_attempt(evidence: Evidence) -> Iterator[int]:
+    return (
+        task_id
+        for task_id, attempt in evidence.results
+        if task_id in evidence.tasks and attempt > evidence.tasks[task_id].attempt
+    )
+
+
+def _unclaimed(evidence: Evidence) -> Iterator[int]:
+    return (
+        line.task_id
+        for line in evidence.effects
+        if line.task_id in evidence.tasks and line.attempt > evidence.tasks[line.task_id].attempt
     )
 
 
@@ -161,14 +181,28 @@ def _bad_stories(evidence: Evidence) -> Iterator[int]:
             yield task_id
 
 
+def _unasked(ledger: Ledger, verdict: Verdict) -> list[str]:
+    """I1: there may be tasks that nobody was promised, as many as requests went without a good answer asked for."""
+    asked = sum(entry.count for entry in ledger.entries if entry.outcome != "acked")
+    if verdict.unexpected <= asked:
+        return []
+    return [f"I1 {verdict.unexpected} tasks that nobody was promised, requests without an answer asked for {asked}"]
+
+
 def _keys(ledger: Ledger, evidence: Evidence) -> list[str]:
-    """I7: one answer for each key, and no task that has the key beside it."""
+    """I7: one answer for each key, and no task that has the key beside it.
+
+    The tasks of a batch have keys of their own, made of the request's.
+    """
     answers: dict[str, set[tuple[int, ...]]] = defaultdict(set)
     for entry in ledger.entries:
         if entry.key is not None and entry.outcome == "acked":
             answers[entry.key].add(tuple(entry.task_ids))
     split = sorted(key for key, ids in answers.items() if len(ids) > 1)
-    return [f"I7 one key, several answers: {split}"] if split else []
+    holders = Counter(task.key for task in evidence.tasks.values() if task.key is not None)
+    shared = sorted(key for key, count in holders.items() if count > 1)
+    found = [f"I7 one key, several answers: {split}"] if split else []
+    return found + ([f"I7 one key, several tasks: {shared}"] if shared else [])
 
 
 def _rest(evidence: Evidence) -> list[str]:

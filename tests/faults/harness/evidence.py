@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from urllib.parse import urlsplit
 
 import redis.asyncio
 
@@ -42,6 +43,8 @@ class Evidence:
     markers: int = 0
     backlog: dict[str, int] = field(default_factory=dict)
     outbox: int = 0
+    # Processes in whose logs a password of the cluster shows.
+    leaks: Sequence[str] = ()
     # Longest time that a task was seen processing without a live session.
     orphaned_seconds: float = 0.0
 
@@ -61,6 +64,7 @@ async def gather(stack: Stack, effects: SideEffects | None = None, events: Seque
         effects=effects.lines() if effects else (),
         events=events,
         outbox=int(str(outbox)),
+        leaks=[name for name in stack.processes if _shows_password(stack, name)],
     )
     async with redis.asyncio.Redis.from_url(stack.redis_url) as client:
         evidence.stream_length = await client.xlen(SUBMISSIONS)
@@ -69,6 +73,12 @@ async def gather(stack: Stack, effects: SideEffects | None = None, events: Seque
         evidence.markers = await client.zcard(UNSTORED)
         evidence.backlog = {str(key): int(value) for key, value in (await client.hgetall(BACKLOG)).items()}
     return evidence
+
+
+def _shows_password(stack: Stack, name: str) -> bool:
+    text = stack[name].log.read_bytes() if stack[name].log.exists() else b""
+    passwords = (urlsplit(url).password for url in (stack.task_dsn, stack.result_dsn, stack.redis_url))
+    return any(password is not None and password.encode() in text for password in passwords)
 
 
 async def drained(stack: Stack, *, timeout: float = 60.0) -> None:

@@ -228,6 +228,10 @@ class Stack:
         """The ways of all services to a server."""
         return [proxy for (_, target), proxy in self._links.items() if target == server]
 
+    def link_names(self) -> list[tuple[str, str]]:
+        """Arguments of `link`; those of `link_to` have no service."""
+        return list(self._links)
+
     def all_links(self) -> list[Proxy]:
         return list(self._links.values())
 

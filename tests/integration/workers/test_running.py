@@ -58,6 +58,18 @@ async def test_a_long_attempt_does_not_hold_short_ones_that_were_prefetched_behi
         assert (500, 1) not in bench.finished
 
 
+async def test_what_was_to_be_taken_back_from_behind_an_attempt_that_ends_just_then_runs(bench: Bench) -> None:
+    for i in range(1, 200):
+        await bench.run(attempt(i, "sleep_for", {"seconds": 0}))
+    # Around the third scan the worker is told to let go what waits in it, and reads that when its handler has ended.
+    for number, hundredths in enumerate(range(12, 24), start=10):
+        first = number * 100
+        bench.submit(attempt(first, "sleep_for", {"seconds": hundredths / 100}))
+        bench.submit(*(attempt(first + i, "sleep_for", {"seconds": 0}) for i in range(1, 21)))
+        outcomes = [(await bench.outcome(first + i)).outcome for i in range(21)]
+        assert outcomes == [Outcome.COMPLETED] * 21
+
+
 async def test_data_that_do_not_fit_the_model_fail_for_good_without_a_start(bench: Bench) -> None:
     done = await bench.run(attempt(1, "sleep_for", {"seconds": -1, "more": True}))
     assert (done.outcome, done.started) == (Outcome.FAILED_FOR_GOOD, False)
