@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
-
+# Most tests wait for other processes most of the time: twice as many as the smallest machine of CI has processors.
+TEST_PROCESSES ?= 4
 
 .DEFAULT_GOAL := help
 
@@ -30,8 +31,9 @@ up: $(STAMP) ## Start a cluster on this machine (Ctrl-C stops it)
 	$(BIN)/headrace up
 
 .PHONY: test
-test: $(STAMP) ## Run all tests
-	$(BIN)/pytest
+test: $(STAMP) ## Run all tests but the long fault scenarios
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder -m "not alone" --ignore tests/faults
+	$(BIN)/pytest -m "alone or quick"
 
 .PHONY: faults
 faults: $(STAMP) ## Break everything on purpose: crash points and fault scenarios (about 40 minutes)

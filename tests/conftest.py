@@ -29,7 +29,24 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 # For `role_env`: replicas run the task types of tests beside the built-in ones.
 PROBE_TASKS = {"execution": {"HEADRACE_TASK_MODULES": "tests.support.probe_tasks"}}
 
+TESTS = Path(__file__).parent
+ACCEPTANCE = TESTS / "acceptance"
+
 _database_numbers = itertools.count(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests stay together where several processes share the run (`make test`).
+
+    All that use the shared cluster do, and otherwise those of a file, which may share what their module sets up.
+    Acceptance tests with a cluster of their own take long and share nothing: each goes where there is room.
+    """
+    for item in items:
+        if "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+        elif ACCEPTANCE not in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(TESTS).as_posix()))
 
 
 @pytest.fixture(scope="session")

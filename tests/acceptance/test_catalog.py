@@ -9,6 +9,8 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
 from headrace.local.cluster import LocalCluster
 from headrace.local.process import free_port
 from tests.support.api import Api
@@ -54,6 +56,7 @@ async def extra_replica(cluster: LocalCluster, folder: Path, name: str) -> Async
         await process.wait()
 
 
+@pytest.mark.alone
 async def test_a_new_type_is_usable_soon_and_stays_known_without_its_replica(
     cluster: LocalCluster, tmp_path: Path
 ) -> None:

@@ -17,7 +17,8 @@ from tests.support.api import Api
 from tests.support.side_effects import SideEffects
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(180)
+# They share a cluster, so they are not run by several processes.
+pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("kills")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -82,6 +83,7 @@ async def test_all_managers_killed_cost_no_execution(
     assert_run_once(effects, ids)
 
 
+@pytest.mark.alone
 async def test_tasks_of_a_killed_execution_replica_run_elsewhere_within_5_s(
     mortal_cluster: LocalCluster, api: Api, effects: SideEffects
 ) -> None:
@@ -101,6 +103,7 @@ async def test_tasks_of_a_killed_execution_replica_run_elsewhere_within_5_s(
     assert [task["failures"] for task in tasks] == [0] * 4
 
 
+@pytest.mark.alone
 async def test_tasks_of_a_frozen_execution_replica_run_elsewhere_and_its_late_results_count_for_nothing(
     mortal_cluster: LocalCluster, api: Api, effects: SideEffects
 ) -> None:

@@ -13,7 +13,6 @@ import psutil
 import psycopg
 import pytest
 
-from bench.processes import proportional
 from headrace.local.cluster import LocalCluster
 from headrace.local.cluster_file import ProcessEntry
 from headrace.local.consul import RegistryServer
@@ -107,13 +106,6 @@ async def test_it_says_where_it_is_to_be_found(cluster: LocalCluster) -> None:
     assert str(cluster.data_dir / "logs") in said
 
 
-async def test_an_idle_cluster_is_small(cluster: LocalCluster) -> None:
-    python = [process for process in whole_family(cluster) if "python" in process.name()]
-    # The proportional set size counts a page that several processes share once in total.
-    mebibytes = {process.pid: proportional(process) / 2**20 for process in python}
-    assert sum(mebibytes.values()) < 700, mebibytes
-
-
 async def test_a_stopped_cluster_leaves_nothing_and_keeps_its_tasks(cluster_factory: ClusterFactory) -> None:
     cluster = await cluster_factory()
     task_id = await submit(cluster, "word_count", text="one two three")
@@ -186,6 +178,7 @@ async def test_servers_that_exist_are_used(
         running_consul.stop()
 
 
+@pytest.mark.alone
 async def test_task_modules_that_cannot_be_used_end_the_start_at_once(cluster_factory: ClusterFactory) -> None:
     before = await cluster_factory(managers=1, executors=1, workers=1)
     await before.stop()

@@ -278,6 +278,7 @@ async def test_the_examples_of_the_docs_are_accepted(api: Api) -> None:
     assert answer.status_code == 201, answer.text
 
 
+@pytest.mark.alone
 async def test_an_idle_cluster_stays_below_700_mib(cluster: LocalCluster) -> None:
     python = [entry for entry in cluster.processes if entry.role not in ("postgres", "redis")]
     processes = [psutil.Process(entry.pid) for entry in python] + [psutil.Process(cluster.pid)]

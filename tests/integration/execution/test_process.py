@@ -66,6 +66,7 @@ async def test_sigterm_lets_attempts_finish_and_the_process_ends_with_0(postgres
     assert [report.outcome for report in manager.reports] == [task_pb2.OUTCOME_COMPLETED]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_ends_an_idle_replica_at_once(postgres_dsn: str, tmp_path: Path, number: signal.Signals) -> None:
     process, _ = await start_process(postgres_dsn, tmp_path)
@@ -97,6 +98,7 @@ async def test_a_replica_whose_result_db_never_came_ends_with_0(tmp_path: Path) 
     assert process.returncode == 0, output.decode()
 
 
+@pytest.mark.alone
 async def test_a_second_sigterm_ends_the_process_at_once_and_its_workers_with_it(
     postgres_dsn: str, tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ async def submit(running: RunningGateway) -> tuple[int, str]:
     return response.json()["task_id"], response.headers["headrace-durability"]
 
 
+@pytest.mark.alone
 async def test_submissions_go_over_grpc_while_redis_is_down_and_back_afterwards(
     own_redis: tuple[RunningServer, str], management: FakeManagement
 ) -> None:
@@ -40,6 +41,7 @@ async def test_submissions_go_over_grpc_while_redis_is_down_and_back_afterwards(
         assert (await submit(running))[1] == "redis-aof"
 
 
+@pytest.mark.alone
 async def test_an_answer_that_is_lost_is_settled_over_grpc_with_the_same_id(
     own_redis: tuple[RunningServer, str], management: FakeManagement
 ) -> None:

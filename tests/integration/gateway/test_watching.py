@@ -65,6 +65,7 @@ async def closed(connection: ClientConnection) -> int:
     return connection.close_code
 
 
+@pytest.mark.alone
 async def test_a_wait_is_answered_when_the_task_ends(running: RunningGateway, publisher: Publisher) -> None:
     waiting = asyncio.create_task(running.client.get("/api/tasks/7?wait=30"))
     await wait_until(lambda: running.gateway.feed.listeners)

@@ -145,6 +145,7 @@ async def test_a_pattern_beyond_its_length_is_refused_unread(counter: Counter, p
     assert counter.refusals(_TYPE, _text("", "x" * PATTERN_CHARACTERS_MAX)) == []
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)+$", "(.*a){20}", r"^(\d+)*$", "((a*)*)*b", "(?:a?){500}a{500}"])
 @pytest.mark.parametrize(
     "content", ["a" * 50 + "!", "a" * 65_536 + "!", "7" * 65_536 + "!"], ids=["50", "64K", "digits"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
+import pytest
 
 from servicekit.registry import ConsulRegistry, ServiceRegistration
 from tests.integration.registry.conftest import CheckedService
@@ -167,6 +168,7 @@ async def test_a_blocking_query_returns_with_the_change(consul: httpx.AsyncClien
     assert waiting.result()[0] > index or waiting.result()[1]
 
 
+@pytest.mark.alone
 async def test_a_blocking_query_without_a_change_ends_with_its_wait(
     consul: httpx.AsyncClient, service_name: str
 ) -> None:

@@ -141,6 +141,7 @@ async def test_when_all_refuse_their_own_error_comes_at_once(pool: Pool, replica
     assert [replica.calls for replica in replicas] == [1, 1]
 
 
+@pytest.mark.alone
 async def test_a_frozen_replica_leaves_time_for_another(pool: Pool, replicas: list[Replica]) -> None:
     replicas[0].gate.clear()
     for _ in range(4):
@@ -148,6 +149,7 @@ async def test_a_frozen_replica_leaves_time_for_another(pool: Pool, replicas: li
     assert replicas[1].calls == 4
 
 
+@pytest.mark.alone
 async def test_when_all_are_frozen_the_deadline_ends_the_call(pool: Pool, replicas: list[Replica]) -> None:
     for replica in replicas:
         replica.gate.clear()

@@ -14,6 +14,8 @@ from execution_service.workers.outcomes import CancelReceipt, EndedBy, Finished,
 from tests.support.waiting import wait_until
 from tests.support.worker_bench import Bench, attempt, running_bench
 
+pytestmark = pytest.mark.alone
+
 # The promise is 2 s; a scan of the pool and a busy machine are in it.
 LONGEST_SECONDS = 2.0
 

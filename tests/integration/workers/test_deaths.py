@@ -17,6 +17,7 @@ from tests.support.waiting import wait_until
 from tests.support.worker_bench import Bench, attempt, lines_of, running_bench
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("data", "number", "exit_code"),
     [
@@ -80,6 +81,7 @@ async def test_what_was_not_started_runs_elsewhere_and_once(bench: Bench, tmp_pa
     assert sorted(started) == sorted(str(i) for i in range(101, 201))
 
 
+@pytest.mark.alone
 async def test_an_attempt_that_takes_too_long_is_ended_with_its_worker(bench: Bench) -> None:
     began = time.monotonic()
     done = await bench.run(attempt(1, "spin", timeout=0.5))
@@ -170,6 +172,7 @@ async def test_children_of_a_handler_end_with_its_attempt(bench: Bench) -> None:
     await wait_until(lambda: _gone(child))
 
 
+@pytest.mark.alone
 async def test_a_dead_worker_is_replaced_within_a_second(bench: Bench) -> None:
     await bench.run(attempt(1, "noop"))
     pid = next(worker.pid for worker in bench.pool.workers() if worker.pool == "cpu")

@@ -22,6 +22,7 @@ async def test_a_handler_returns_its_result_as_json(bench: Bench) -> None:
     assert done.worker_id in {worker.worker_id for worker in bench.pool.workers()}
 
 
+@pytest.mark.alone
 async def test_async_handlers_run_at_the_same_time(bench: Bench) -> None:
     started = asyncio.get_running_loop().time()
     bench.submit(*(attempt(i, "sleep_async", {"seconds": 0.5}, pool="io") for i in range(1, 17)))
@@ -30,6 +31,7 @@ async def test_async_handlers_run_at_the_same_time(bench: Bench) -> None:
     assert asyncio.get_running_loop().time() - started < 2
 
 
+@pytest.mark.alone
 async def test_many_short_attempts_end_in_the_order_in_which_they_were_handed_in(bench: Bench) -> None:
     bench.submit(*(attempt(i, "noop", {"n": i}) for i in range(1, 5001)))
     await bench.outcome(5000)

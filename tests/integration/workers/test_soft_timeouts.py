@@ -11,6 +11,8 @@ import pytest
 from execution_service.workers.outcomes import Finished, Outcome
 from tests.support.worker_bench import Bench, attempt
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.parametrize(
     "type_name", ["sleep_deaf", "read_nothing", "match_for_ever", "expect_errors", "tidy_up", "yield_for_ever"]

@@ -13,6 +13,7 @@ from tests.support.waiting import wait_until
 from tests.support.worker_bench import SESSION, Bench, attempt, lines_of
 
 
+@pytest.mark.alone
 async def test_a_waiting_attempt_is_cancelled_at_once_and_never_starts(bench: Bench, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     bench.submit(attempt(1, "sleep_deaf", {"seconds": 2}), attempt(2, "append_line", {"path": str(trace)}))
@@ -25,6 +26,7 @@ async def test_a_waiting_attempt_is_cancelled_at_once_and_never_starts(bench: Be
     assert lines_of(trace) == []
 
 
+@pytest.mark.alone
 async def test_an_attempt_prefetched_behind_a_long_one_is_cancelled_without_waiting_for_it(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -44,6 +46,7 @@ async def test_an_attempt_prefetched_behind_a_long_one_is_cancelled_without_wait
     assert [line[0] for line in lines_of(trace)] == ["100", "100"]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("type_name", ["sleep_async", "swallow_cancel"])
 async def test_an_async_handler_is_cancelled_and_its_neighbour_goes_on_t70(bench: Bench, type_name: str) -> None:
     data = {"seconds": 30} if type_name == "sleep_async" else {}
