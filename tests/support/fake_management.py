@@ -234,5 +234,5 @@ class DirectCalls:
     def __init__(self, management: FakeManagement) -> None:
         self._management = management
 
-    async def call(self, method: Any, request: Any, *, timeout: float = 2.0) -> Any:
+    async def call(self, method: Any, request: Any, *, timeout: float = 2.0, once: bool = False) -> Any:
         return await method(self._management)(request, None)
