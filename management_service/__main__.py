@@ -1,6 +1,7 @@
 """`python -m management_service`: one management replica."""
 
 import asyncio
+import random
 from functools import partial
 
 import structlog
@@ -50,7 +51,7 @@ async def _serve(settings: ManagementSettings, stop: asyncio.Event) -> None:
     registry = ConsulRegistry(settings.consul_url, token)
     watch = registry.watch("headrace-execution")
     await watch.start()
-    manager = Manager(settings, database, redis, watch, clock=SystemClock())
+    manager = Manager(settings, database, redis, watch, clock=SystemClock(), rng=random.Random())
     execution = ReplicaPool(watch, ExecutionServiceStub)
     feed = UpdateFeed(redis_url, queue_max=_WATCH_QUEUE_MAX)
     server = GrpcServer(settings.host, settings.grpc_port, readiness=_readiness(manager))

@@ -55,12 +55,19 @@ class Manager:
     """Owns the links to execution replicas and every loop. `watch` names replicas, as the sessions' rows do."""
 
     def __init__(
-        self, settings: ManagementSettings, database: Database, redis: Redis, watch: ServiceWatch, *, clock: Clock
+        self,
+        settings: ManagementSettings,
+        database: Database,
+        redis: Redis,
+        watch: ServiceWatch,
+        *,
+        clock: Clock,
+        rng: random.Random,
     ) -> None:
         self.manager_id = f"{settings.replica}-{secrets.token_hex(4)}"
         self.clock = clock
         self.links: dict[str, ExecutorLink] = {}
-        self.tasks = TaskRepository(database, rng=random.Random())
+        self.tasks = TaskRepository(database, rng=rng)
         self.executors = ExecutorRepository(database)
         self.publisher = Publisher(redis)
         self.dispatcher = Dispatcher(self.tasks, self.links, self.publisher)
@@ -163,7 +170,7 @@ class Manager:
     async def _tick(self) -> None:
         """Dial whoever is named, drop whoever is not named any more, and let every replica hear us."""
         named = {endpoint.address for endpoint in self._watch.endpoints} | self.leases.addresses
-        for address in named - self.links.keys():
+        for address in sorted(named - self.links.keys()):
             self.links[address] = link = ExecutorLink(address, self)
             link.start()
         now = self.clock.monotonic()
