@@ -43,6 +43,12 @@ faults: $(STAMP) ## Break everything on purpose: crash points and fault scenario
 chaos: $(STAMP) ## Break a cluster at random for minutes, and count what that cost (SEED=n replays a run)
 	$(BIN)/python -m tests.faults.chaos $(if $(SEED),--seed $(SEED))
 
+SEEDS ?= 10000
+FIRST ?= 0
+.PHONY: simulate
+simulate: $(STAMP) ## Play SEEDS stories of crashes and delays in virtual time, from seed FIRST on
+	$(BIN)/python -m tests.simulation --first $(FIRST) --seeds $(SEEDS)
+
 .PHONY: check
 check: $(STAMP) ## Lint, types, contract: everything that needs no running server
 	$(BIN)/ruff check .

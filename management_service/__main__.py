@@ -1,6 +1,7 @@
 """`python -m management_service`: one management replica."""
 
 import asyncio
+import random
 from functools import partial
 
 import structlog
@@ -10,6 +11,7 @@ from headrace.v1.management_pb2_grpc import add_ManagementServiceServicer_to_ser
 from management_service.manager import Manager, open_redis
 from management_service.rpc.servicer import ManagementServicer
 from management_service.settings import ManagementSettings
+from servicekit.clock import SystemClock
 from servicekit.grpc_server import GrpcServer
 from servicekit.logs import configure_logging
 from servicekit.migrations import migrate
@@ -49,7 +51,7 @@ async def _serve(settings: ManagementSettings, stop: asyncio.Event) -> None:
     registry = ConsulRegistry(settings.consul_url, token)
     watch = registry.watch("headrace-execution")
     await watch.start()
-    manager = Manager(settings, database, redis, watch)
+    manager = Manager(settings, database, redis, watch, clock=SystemClock(), rng=random.Random())
     execution = ReplicaPool(watch, ExecutionServiceStub)
     feed = UpdateFeed(redis_url, queue_max=_WATCH_QUEUE_MAX)
     server = GrpcServer(settings.host, settings.grpc_port, readiness=_readiness(manager))

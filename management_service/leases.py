@@ -1,7 +1,6 @@
 """The watch over sessions and attempts: counts leases, rescues tasks, asks about attempts, passes cancels on."""
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 
 import structlog
@@ -14,6 +13,7 @@ from management_service.storage.executors import ExecutorRepository
 from management_service.storage.records import LiveSession
 from management_service.storage.tasks import TaskRepository
 from servicekit import failpoints
+from servicekit.clock import Clock
 from servicekit.loops import BackgroundLoop
 
 log = structlog.stdlib.get_logger(__name__)
@@ -31,6 +31,7 @@ class LeaseWatch:
         tasks: TaskRepository,
         reports: ReportDesk,
         links: Mapping[str, ExecutorLink],
+        clock: Clock,
     ) -> None:
         self.addresses: frozenset[str] = frozenset()
         self._manager_id = manager_id
@@ -39,6 +40,7 @@ class LeaseWatch:
         self._tasks = tasks
         self._reports = reports
         self._links = links
+        self._clock = clock
         self._counter = LeaseCounter()
         self._ages = AttemptAges()
         self._loop = BackgroundLoop("leases", self.run_once, interval=SCAN_SECONDS, jitter=0.0)
@@ -54,7 +56,7 @@ class LeaseWatch:
         return self._loop.problem(within=within)
 
     def heard(self, session_id: int) -> None:
-        self._counter.heard(session_id, now=time.monotonic())
+        self._counter.heard(session_id, now=self._clock.monotonic())
 
     async def run_once(self) -> None:
         """Scan once; whatever fails starts every count of silence again."""
@@ -75,7 +77,7 @@ class LeaseWatch:
         if gone:
             # Soon to be ended, and nothing is to be lost by the time between two scans.
             asyncio.get_running_loop().call_later(SCAN_SECONDS / 2, self._loop.wake)
-        for lapse in self._counter.scan(beats, gone=gone, now=time.monotonic()):
+        for lapse in self._counter.scan(beats, gone=gone, now=self._clock.monotonic()):
             if await self._executors.end_session(lapse.session_id, beat=lapse.beat):
                 log.warning("session_ended", session_id=lapse.session_id, beat=lapse.beat)
                 failpoints.hit("leases.after_end")
@@ -97,7 +99,7 @@ class LeaseWatch:
         links = {link.session_id: link for link in self._links.values() if link.session_id is not None}
         questions: dict[int, list[tuple[int, int]]] = {}
         cancels: dict[int, list[tuple[int, int]]] = {}
-        for row in self._ages.scan(rows, now=time.monotonic()):
+        for row in self._ages.scan(rows, now=self._clock.monotonic()):
             questions.setdefault(row.session_id, []).append((row.task_id, row.attempt))
         for row in rows:
             if row.cancel_requested:

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from management_service.domain.demand import Account
 from management_service.sessions import SessionKeeper
 from management_service.storage.records import Session
 from servicekit import failpoints
+from servicekit.clock import Clock
 from servicekit.grpc_channel import open_channel
 
 log = structlog.stdlib.get_logger(__name__)
@@ -31,6 +31,7 @@ class Manager(Protocol):
     """What a link needs of the replica it belongs to."""
 
     manager_id: str
+    clock: Clock
     sessions: SessionKeeper
 
     @property
@@ -139,7 +140,7 @@ class ExecutorLink:
     async def _run(self) -> None:
         failures = 0
         while True:
-            began = time.monotonic()
+            began = self._manager.clock.monotonic()
             try:
                 await self._converse()
             except (grpc.aio.AioRpcError, TimeoutError) as error:
@@ -148,7 +149,7 @@ class ExecutorLink:
                 log.exception("link_failed", address=self.address)
             finally:
                 self._stream_ended()
-            failures = 0 if time.monotonic() - began > SILENCE_SECONDS else failures + 1
+            failures = 0 if self._manager.clock.monotonic() - began > SILENCE_SECONDS else failures + 1
             longest = min(_REDIAL_SECONDS_MAX, _REDIAL_SECONDS_MIN * 2 ** min(failures, 10))
             await asyncio.sleep(_REDIAL_SECONDS_MIN + longest * random.random())
 

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import secrets
-import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -32,6 +31,7 @@ from management_service.storage.tasks import TaskRepository
 from management_service.storing import TaskStore
 from management_service.upkeep import OutboxRelay, Retention, Scheduler
 from management_service.wakeups import WakeUps
+from servicekit.clock import Clock
 from servicekit.discovery import ServiceWatch
 from servicekit.loops import BackgroundLoop
 from servicekit.postgres import Database
@@ -54,10 +54,20 @@ class Part(Protocol):
 class Manager:
     """Owns the links to execution replicas and every loop. `watch` names replicas, as the sessions' rows do."""
 
-    def __init__(self, settings: ManagementSettings, database: Database, redis: Redis, watch: ServiceWatch) -> None:
+    def __init__(
+        self,
+        settings: ManagementSettings,
+        database: Database,
+        redis: Redis,
+        watch: ServiceWatch,
+        *,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
         self.manager_id = f"{settings.replica}-{secrets.token_hex(4)}"
+        self.clock = clock
         self.links: dict[str, ExecutorLink] = {}
-        self.tasks = TaskRepository(database, rng=random.Random())
+        self.tasks = TaskRepository(database, rng=rng)
         self.executors = ExecutorRepository(database)
         self.publisher = Publisher(redis)
         self.dispatcher = Dispatcher(self.tasks, self.links, self.publisher)
@@ -75,6 +85,7 @@ class Manager:
             tasks=self.tasks,
             reports=self.reports,
             links=self.links,
+            clock=clock,
         )
         self.intake = Intake(redis, self.store, consumer=settings.replica)
         self._takeover = Takeover(redis, self.intake, consumer=settings.replica)
@@ -159,10 +170,10 @@ class Manager:
     async def _tick(self) -> None:
         """Dial whoever is named, drop whoever is not named any more, and let every replica hear us."""
         named = {endpoint.address for endpoint in self._watch.endpoints} | self.leases.addresses
-        for address in named - self.links.keys():
+        for address in sorted(named - self.links.keys()):
             self.links[address] = link = ExecutorLink(address, self)
             link.start()
-        now = time.monotonic()
+        now = self.clock.monotonic()
         for address, link in list(self.links.items()):
             link.tick()
             if address in named or link.session is not None:
