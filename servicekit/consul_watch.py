@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,25 +21,28 @@ _WAIT = "30s"
 # While replicas are in doubt they are looked at this often.
 _WAIT_IN_DOUBT = "2s"
 _PAUSE_SECONDS = 0.05
+# An agent that answers at once although nothing is new is asked no more often.
+_NO_NEWS_PAUSE_SECONDS = 1.0
 _PROBE_SECONDS = 1.0
 
 
 class ConsulWatch:
     """Follows the passing replicas of one service by blocking queries. Implements discovery.ServiceWatch.
 
-    A list that lacks half or more of the known replicas is in doubt: those it lacks are kept for as long as they take
-    connections. While Consul is away the last list stays.
+    A list that lacks half or more of the known replicas, or has them at other addresses, is in doubt: those it lacks
+    are kept for as long as they take connections. While Consul is away the last list stays.
     """
 
     def __init__(self, consul: AsyncConsul, name: str) -> None:
         self._consul = consul
         self._name = name
         self._listed: dict[str, Endpoint] = {}
+        # Not listed any more, by address.
         self._in_doubt: dict[str, Endpoint] = {}
         self._index: int | None = None
         self._listeners: list[Listener] = []
         self._endpoints: tuple[Endpoint, ...] = ()
-        self._loop = BackgroundLoop(f"watch {name}", self.follow, interval=_PAUSE_SECONDS)
+        self._loop = BackgroundLoop(f"watch {name}", self._follow_in_time, interval=_PAUSE_SECONDS)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -55,6 +59,13 @@ class ConsulWatch:
 
     async def stop(self) -> None:
         await self._loop.stop(grace=0)
+
+    async def _follow_in_time(self) -> None:
+        """Follow, but not in a circle: the index of an agent that errs may stay or fall, and no query waits then."""
+        began, listed = time.monotonic(), self._listed
+        await self.follow()
+        if self._listed == listed and time.monotonic() - began < _NO_NEWS_PAUSE_SECONDS:
+            await asyncio.sleep(_NO_NEWS_PAUSE_SECONDS)
 
     async def follow(self) -> None:
         """Wait for the next list and take it over."""
@@ -73,11 +84,12 @@ class ConsulWatch:
             raise Unavailable(f"{type(error).__name__}: {str(error)[:200]}", code="registry_unavailable") from error
 
     async def _take_over(self, listed: dict[str, Endpoint]) -> None:
-        missing = {key: endpoint for key, endpoint in self._listed.items() if key not in listed}
+        addresses = {endpoint.address for endpoint in listed.values()}
+        missing = {key: endpoint for key, endpoint in self._listed.items() if endpoint.address not in addresses}
         if missing and 2 * len(missing) >= len(self._listed):
             log.warning("registry_list_in_doubt", service=self._name, listed=len(listed), missing=sorted(missing))
-            self._in_doubt |= missing
-        self._in_doubt = await _alive({key: end for key, end in self._in_doubt.items() if key not in listed})
+            self._in_doubt |= {endpoint.address: endpoint for endpoint in missing.values()}
+        self._in_doubt = await _alive({key: end for key, end in self._in_doubt.items() if key not in addresses})
         self._listed = listed
         self._publish()
 

@@ -1,8 +1,9 @@
 """The watch over an agent that restarts, errs and lies; its answers are made up here."""
 
 import asyncio
+import itertools
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -18,6 +19,8 @@ class FakeAgent(httpx.AsyncBaseTransport):
 
     def __init__(self) -> None:
         self.answer: httpx.Response | Exception = self.listing(1, [])
+        # Where answers differ.
+        self.make_answer: Callable[[], httpx.Response] | None = None
         self.asked: list[dict[str, str]] = []
         self.headers: list[httpx.Headers] = []
         self.read_timeouts: list[float] = []
@@ -26,6 +29,8 @@ class FakeAgent(httpx.AsyncBaseTransport):
         self.asked.append(dict(request.url.params))
         self.headers.append(request.headers)
         self.read_timeouts.append(request.extensions["timeout"]["read"])
+        if self.make_answer is not None:
+            return self.make_answer()
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -147,6 +152,40 @@ async def test_an_empty_list_drops_nobody_who_takes_connections(
         await watch.follow()
     assert ids(watch) == ["x-0", "x-1", "x-2", "x-3"]
     assert agent.asked[-1]["wait"] == "2s"
+
+
+async def test_wrong_addresses_drop_nobody_who_takes_connections(
+    watch: ConsulWatch, agent: FakeAgent, live: list[socket.socket]
+) -> None:
+    agent.answer = agent.listing(1, entries(live[:2]))
+    await watch.follow()
+    agent.answer = agent.listing(2, [entry("x-0", 1), entry("x-1", 1)])
+    await watch.follow()
+    addresses = {endpoint.address for endpoint in watch.endpoints}
+    assert {f"127.0.0.1:{port_of(listener)}" for listener in live[:2]} <= addresses
+
+
+async def test_a_replica_that_moved_is_known_at_its_new_address_alone(
+    watch: ConsulWatch, agent: FakeAgent, live: list[socket.socket]
+) -> None:
+    agent.answer = agent.listing(1, entries(live[:1]))
+    await watch.follow()
+    live[0].close()
+    agent.answer = agent.listing(2, [entry("x-0", port_of(live[1]))])
+    await watch.follow()
+    assert [endpoint.address for endpoint in watch.endpoints] == [f"127.0.0.1:{port_of(live[1])}"]
+
+
+@pytest.mark.parametrize("step", [0, -1], ids=["stays", "falls"])
+async def test_an_agent_that_answers_at_once_without_news_is_not_asked_in_a_circle(
+    watch: ConsulWatch, agent: FakeAgent, step: int
+) -> None:
+    indexes = iter(range(1000, 0, -1) if step else itertools.repeat(7))
+    agent.make_answer = lambda: agent.listing(next(indexes), [entry("x-1", 80)])
+    await watch.start()
+    await asyncio.sleep(1.5)  # what is tested is that little happens meanwhile
+    await watch.stop()
+    assert len(agent.asked) <= 4
 
 
 async def test_half_a_list_drops_only_those_who_are_gone(
