@@ -16,7 +16,8 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -54,6 +55,8 @@ class Sizes:
     # Settings of all services, and of those of a role.
     env: Mapping[str, str] = field(default_factory=dict)
     role_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    # What one process has in its environment beside that, servers included, by name.
+    own_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 class _Server(Protocol):
@@ -75,6 +78,7 @@ class Managed:
         self.process: subprocess.Popen[bytes] | None = None
         # All pids that this process ever had.
         self.pids: list[int] = []
+        self._log_start = 0
 
     @property
     def pid(self) -> int:
@@ -90,6 +94,7 @@ class Managed:
         assert not self.running, f"{self.name} runs already"
         command = self._command()
         with self.log.open("ab") as output:
+            self._log_start = output.tell()
             self.process = subprocess.Popen(spawn_argv(command), **spawn_options(command, output=output.fileno()))
         self.pids.append(self.process.pid)
 
@@ -112,6 +117,10 @@ class Managed:
     def send(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)
+
+    def log_since_start(self) -> str:
+        """What it has logged since it was started last."""
+        return self.log.read_bytes()[self._log_start :].decode(errors="replace")
 
     def tail(self, characters: int = 3000) -> str:
         return self.log.read_text(errors="replace")[-characters:] if self.log.exists() else ""
@@ -191,6 +200,14 @@ class Stack:
             self[name].send(signal.SIGINT if name in ("postgres", "results") else signal.SIGTERM)
         return [await self[name].wait_ended(within) for name in names]
 
+    async def move(self, name: str) -> None:
+        """Start a service that has ended again, on another port."""
+        for source, target in list(self._links):
+            if name in (source, target):
+                self._links.pop((source, target)).close()
+        self._add_service(name.rpartition("-")[0], name)
+        await self.start(name)
+
     async def restart(self, *names: str) -> None:
         """Kill and start again."""
         self.kill(*[name for name in names if self[name].running])
@@ -263,6 +280,10 @@ class Stack:
 
     # Where things are, past the proxies: for clients and for looking.
 
+    def port(self, name: str) -> int:
+        """Where a server or service itself listens on 127.0.0.1."""
+        return self._ports[name]
+
     def gateway_url(self, number: int = 0) -> str:
         return f"http://127.0.0.1:{self._ports[f'gateway-{number}']}"
 
@@ -303,7 +324,8 @@ class Stack:
         for name, server in zip(_SERVERS, servers, strict=True):
             self._ports[name] = server.port
             self._closed.append(server.close)
-            self.processes[name] = Managed(name, server.command, server.ready, self.logs / f"{name}.log")
+            command = partial(self._server_command, name, server)
+            self.processes[name] = Managed(name, command, server.ready, self.logs / f"{name}.log")
         await self.start(*_SERVERS)
         sizes = self.sizes
         for role, count in (
@@ -328,6 +350,10 @@ class Stack:
         self.processes[name] = Managed(
             name, lambda: self._service_command(role, name), ready, self.logs / f"{name}.log"
         )
+
+    def _server_command(self, name: str, server: _Server) -> Command:
+        command = server.command()
+        return replace(command, env={**command.env, **self.sizes.own_env.get(name, {})})
 
     def _proxy(self, label: str, target: int, *, host: str = "127.0.0.1", at: int = 0) -> Proxy:
         seed = zlib.crc32(f"{self.seed} {label}".encode())
@@ -364,7 +390,7 @@ class Stack:
                 "HEADRACE_SCRATCH_DIR": str(scratch),
                 "HEADRACE_TASK_MODULES": TEST_MODULES,
             }
-        env |= {**self.sizes.env, **self.sizes.role_env.get(role, {})}
+        env |= {**self.sizes.env, **self.sizes.role_env.get(role, {}), **self.sizes.own_env.get(name, {})}
         return Command(argv=(sys.executable, "-m", MODULES[role]), env=env)
 
     async def _close(self) -> None:
