@@ -26,6 +26,7 @@ from management_service.storage.records import (
     PresentState,
     TaskRow,
 )
+from servicekit import failpoints
 from servicekit.pg_arrays import (
     bool_array,
     bytea_array,
@@ -139,6 +140,7 @@ class TaskRepository:
                 decided = [_decide(row, by_task[row[0]], self._rng) for row in await cursor.fetchall()]
                 if not decided:
                     return []
+                failpoints.hit("reports.rows_locked")
                 columns = {name: [row[name] for row in decided] for name in decided[0]}
                 cursor = await connection.execute(QUERIES["move_attempts"], columns, binary=True)
                 return [Change(*row) for row in await cursor.fetchall()]

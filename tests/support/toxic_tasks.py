@@ -365,3 +365,18 @@ def roomy(data: dict[str, Any]) -> None:
 @task("print_silently")
 def print_silently(data: dict[str, Any]) -> None:
     """Print nothing."""
+
+
+@task("kill_replica", timeout=60)
+def kill_replica(data: dict[str, Any]) -> None:
+    """Take down the process that looks after this one."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+@task("fork_many", timeout=60)
+def fork_many(data: dict[str, int]) -> None:
+    """Fork and fork again, within bounds, and wait in all of them."""
+    for _ in range(data["doublings"]):
+        os.fork()
+    time.sleep(60)

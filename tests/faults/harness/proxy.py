@@ -12,6 +12,9 @@ Faults are set from any thread, at any time, and hold for present and new connec
 - `reset_part`: the probability that a piece of data is answered by a reset of its connection instead;
 - `half_open`: the server is told nothing of clients that leave, and the other way round.
 
+While nothing listens at the target, the proxy refuses connections as the target does; only the first one after the
+target's end is accepted and reset, which is how the proxy learns of it.
+
 `reset()` ends all present connections with RST. Random decisions come from `random.Random(seed)`.
 """
 
@@ -88,6 +91,7 @@ class Proxy:
         self.host = host
         self._server = self._call(lambda: self._listen(port))
         self.port: int = self._server.sockets[0].getsockname()[1]
+        self._waiting: asyncio.Task[None] | None = None
 
     @property
     def open_connections(self) -> int:
@@ -127,6 +131,8 @@ class Proxy:
 
     def close(self) -> None:
         async def end() -> None:
+            if self._waiting is not None:
+                self._waiting.cancel()
             self._server.close()
             for connection in list(self._connections):
                 connection.reset()
@@ -150,6 +156,24 @@ class Proxy:
             connection.reset()
         finally:
             self._connections.discard(connection)
+
+    async def _listen(self, port: int) -> asyncio.Server:
+        return await asyncio.start_server(self._serve, self.host, port, backlog=512)
+
+    def target_refuses(self) -> None:
+        """Listen no more until the target does."""
+        if self._waiting is None or self._waiting.done():
+            self._server.close()
+            self._waiting = asyncio.create_task(self._wait_for_target())
+
+    async def _wait_for_target(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            with contextlib.suppress(OSError):
+                _, probe = await asyncio.open_connection(*self._target)
+                probe.close()
+                self._server = await self._listen(self.port)
+                return
 
     async def pass_on(self, piece: bytes, *, up: bool) -> bool:
         """Wait as the faults say; False if the connection is to be reset instead of carrying `piece`."""
@@ -182,8 +206,10 @@ class _Connection:
         await _while(lambda: self._proxy.faults.blackhole_up)
         try:
             server_reader, server = await asyncio.open_connection(*target)
-        except OSError:
+        except OSError as error:
             self.reset()
+            if isinstance(error, ConnectionRefusedError):
+                self._proxy.target_refuses()
             return
         self._writers.append(server)
         client = self._writers[0]

@@ -1,6 +1,7 @@
 """One scenario on a stack: its clients and ledger at the begin, rest and judgement at the end."""
 
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,6 +35,7 @@ class Run:
         self.client = Client([stack.gateway_url(number) for number in range(stack.sizes.gateways)], self.ledger)
         self.recorder = SocketRecorder(stack.gateway_url())
         self._orphans = OrphanSampler(stack)
+        self._log_begins: dict[str, int] = {}
 
     async def __aenter__(self) -> Self:
         try:
@@ -43,6 +45,7 @@ class Run:
             await self._start_anew()
         await self._empty()
         self._orphans.start()
+        self._log_begins = {name: len(self.stack.log_lines(name)) for name in self.stack.processes}
         return self
 
     async def __aexit__(
@@ -57,6 +60,32 @@ class Run:
         data = self.effects.data(seconds)
         return [{"type": "append_line", "data": data, **options} for _ in range(count)]
 
+    def async_tasks(self, count: int, *, seconds: float = 0.0, **options: Any) -> list[Task]:
+        """As `tasks`, but many of them run at once in one worker process."""
+        return [{**task, "type": "append_line_async"} for task in self.tasks(count, seconds=seconds, **options)]
+
+    async def start_async_on(self, replica: str, *, seconds: float, at_least: int = 1) -> list[int]:
+        """Submit such tasks, two at a time, until a replica runs so many: who gets them is for managers to say."""
+        task_ids: list[int] = []
+
+        async def more() -> bool:
+            task_ids.extend(await self.client.submit(self.async_tasks(2, seconds=seconds)))
+            await wait_until(lambda: self.effects.starts().keys() >= set(task_ids), timeout=20)
+            return len(set(task_ids) & await self.running_on(replica)) >= at_least
+
+        for _ in range(50):
+            if await more():
+                return task_ids
+        raise AssertionError(f"{replica} gets no work")
+
+    async def running_on(self, replica: str) -> set[int]:
+        """The tasks that are processing under the live session of a replica."""
+        rows = await self.stack.query(
+            "SELECT task_id FROM tasks JOIN executors USING (session_id)"
+            f" WHERE status = 'processing' AND replica = '{replica}' AND ended_at IS NULL"
+        )
+        return {int(str(task_id)) for (task_id,) in rows}
+
     async def started(self, count: int, *, timeout: float = 20.0) -> None:
         """Wait until so many tasks have been started."""
         await wait_until(lambda: len(self.effects.starts()) >= count, timeout=timeout)
@@ -66,6 +95,20 @@ class Run:
         task_ids = await self.client.submit(self.tasks(count, seconds=seconds, **options))
         await self.started(count)
         return task_ids
+
+    def started_again(self) -> set[int]:
+        """The tasks of which a later attempt was started."""
+        return {line.task_id for line in self.effects.lines() if line.event == "start" and line.attempt > 1}
+
+    def logged(self, role: str, event: str, **fields: object) -> list[dict[str, Any]]:
+        """What the processes of a role have logged of an event since the begin of this run."""
+        found = []
+        for name in self.stack.names(role):
+            for line in self.stack.log_lines(name)[self._log_begins[name] :]:
+                entry = json.loads(line) if line.startswith("{") else {}
+                if entry.get("event") == event and fields.items() <= entry.items():
+                    found.append(entry)
+        return found
 
     def seconds_to_rerun(self, since: float) -> list[float]:
         """How long after `since` (monotonic) each later attempt was started."""

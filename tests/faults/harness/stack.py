@@ -23,8 +23,10 @@ from types import TracebackType
 from typing import Protocol, Self
 from urllib.parse import urlsplit
 
+import grpc
 import httpx
 import psycopg
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from headrace.local.consul import RegistryServer
 from headrace.local.postgres import PostgresServer
@@ -43,7 +45,9 @@ _USED_BY = {
     "management": ("postgres", "redis", "consul"),
     "execution": ("results", "consul"),
 }
-TEST_MODULES = "tests.support.probe_tasks"
+TEST_MODULES = "tests.support.probe_tasks,tests.support.toxic_tasks"
+# These are made of several processes, which freeze and thaw together.
+_DATABASES = ("postgres", "results")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,13 +181,21 @@ class Stack:
                 link.shut()
 
     def freeze(self, *names: str) -> None:
+        """Stop processes; a database with all its sessions, a replica without its workers."""
         for name in names:
             self[name].send(signal.SIGSTOP)
+            self._send_to_sessions(name, signal.SIGSTOP)
 
     def thaw(self, *names: str) -> None:
         for name in names:
             if self[name].running:
+                self._send_to_sessions(name, signal.SIGCONT)
                 self[name].send(signal.SIGCONT)
+
+    def _send_to_sessions(self, name: str, number: signal.Signals) -> None:
+        for pid in descendants([self[name].pid]) if name in _DATABASES else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     async def start(self, *names: str) -> None:
         """Start processes that have ended, and wait until they answer."""
@@ -197,7 +209,7 @@ class Stack:
     async def stop(self, *names: str, within: float = STOP_SECONDS) -> list[int]:
         """Ask processes to end, as an operator does; return their exit codes."""
         for name in names:
-            self[name].send(signal.SIGINT if name in ("postgres", "results") else signal.SIGTERM)
+            self[name].send(signal.SIGINT if name in _DATABASES else signal.SIGTERM)
         return [await self[name].wait_ended(within) for name in names]
 
     async def move(self, name: str) -> None:
@@ -212,6 +224,21 @@ class Stack:
         """Kill and start again."""
         self.kill(*[name for name in names if self[name].running])
         await self.start(*names)
+
+    async def crash(self, name: str) -> None:
+        """Kill a process and wait until all that it had started has ended too."""
+        below = descendants([self[name].pid])
+        self.kill(name)
+        await wait_until(lambda: all(has_ended(pid) for pid in below), timeout=10)
+
+    def spawn_second(self, name: str) -> Managed:
+        """Start another process under the name of a service that runs, as a wrong configuration would."""
+        role = name.rpartition("-")[0]
+        command = self._service_command(role, name)
+        env = {**command.env, "HEADRACE_GRPC_PORT": str(free_port())}
+        second = Managed(name, lambda: replace(command, env=env), lambda: True, self.logs / f"{name}-second.log")
+        second.spawn()
+        return second
 
     async def whole(self, *, timeout: float = 30.0) -> None:
         """Wait until all managers and executors are alive in the view of a gateway, and it is ready."""
@@ -230,6 +257,14 @@ class Stack:
             return ready and counts[0] >= sizes.managers and counts[1:] == (sizes.executors, sizes.executors)
 
         await wait_until(is_whole, timeout=timeout)
+
+    async def serves(self, name: str) -> bool:
+        """Whether a service says that it is ready, over gRPC and past its proxy."""
+        service = f"headrace.v1.{name.rpartition('-')[0].capitalize()}Service"
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{self._ports[name]}") as channel:
+            request = health_pb2.HealthCheckRequest(service=service)
+            answer = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=5)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     # Links.
 
