@@ -15,7 +15,7 @@ BULK_SECONDS = 10.0
 class Calls(Protocol):
     """The part of servicekit's ReplicaPool that is used here."""
 
-    async def call(self, method: Any, request: Any, *, timeout: float = ...) -> Any: ...
+    async def call(self, method: Any, request: Any, *, timeout: float = ..., once: bool = ...) -> Any: ...
 
 
 class Management:
@@ -63,9 +63,9 @@ class Management:
         return task
 
     async def retry_tasks(self, request: pb.RetryTasksRequest) -> pb.RetryTasksResponse:
-        """Repeated after a lost answer, it passes over what was started before and may start as many again."""
+        """Once, since a repeat after a lost answer would start as many again, and name those alone."""
         response: pb.RetryTasksResponse = await self._calls.call(
-            lambda stub: stub.RetryTasks, request, timeout=BULK_SECONDS
+            lambda stub: stub.RetryTasks, request, timeout=BULK_SECONDS, once=True
         )
         return response
 

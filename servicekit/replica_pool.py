@@ -74,12 +74,17 @@ class ReplicaPool(Generic[Stub]):
         return replica.stub
 
     async def call(
-        self, method: Callable[[Stub], Callable[..., Awaitable[Any]]], request: Any, timeout: float = 2.0
+        self,
+        method: Callable[[Stub], Callable[..., Awaitable[Any]]],
+        request: Any,
+        timeout: float = 2.0,
+        *,
+        once: bool = False,
     ) -> Any:
         """Call `method` of some replica, for example `call(lambda stub: stub.GetTask, request)`.
 
         The call must be idempotent: a replica that is away, or lets more than half of the time pass, is left for
-        another one, and may have done it all the same. Raises the HeadraceError that the replica answered with,
+        another one, and may have done it all the same. With `once` it is not repeated. Raises the HeadraceError that the replica answered with,
         Unavailable when there is no replica that answers, DeadlineExceeded after `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
@@ -87,10 +92,11 @@ class ReplicaPool(Generic[Stub]):
         while True:
             replica = self._pick(tried)
             try:
-                return await self._try(replica, method, request, self._share_of_time(deadline, tried))
+                share = timeout if once else self._share_of_time(deadline, tried)
+                return await self._try(replica, method, request, share)
             except grpc.aio.AioRpcError as rpc_error:
                 error = error_from_rpc(rpc_error)
-                if rpc_error.code() not in _TRY_ANOTHER:
+                if once or rpc_error.code() not in _TRY_ANOTHER:
                     raise error from rpc_error
                 log.debug("replica_failed", address=replica.address, code=error.code, reason=error.message)
             if not self._untried(tried):

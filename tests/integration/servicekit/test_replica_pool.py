@@ -90,6 +90,14 @@ async def test_calls_go_where_the_fewest_are_in_progress(pool: Pool, replicas: l
     await asyncio.gather(*calls)
 
 
+async def test_a_call_that_must_not_be_repeated_is_not_tried_elsewhere(pool: Pool, replicas: list[Replica]) -> None:
+    for replica in replicas:
+        replica.error = Unavailable("the database is away", code="database_unavailable")
+    with pytest.raises(Unavailable):
+        await pool.call(lambda stub: stub.GetTask, management_pb2.GetTaskRequest(task_id=1), once=True)
+    assert sum(replica.calls for replica in replicas) == 1
+
+
 async def test_an_answer_that_is_an_error_is_not_tried_elsewhere(pool: Pool, replicas: list[Replica]) -> None:
     for replica in replicas:
         replica.error = NotFound("no task 1", code="task_not_found")
