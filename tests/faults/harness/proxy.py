@@ -105,21 +105,6 @@ class Proxy:
         """Forward nothing in either direction, and accept connections that then hear nothing."""
         self.faults = Faults(blackhole_up=True, blackhole_down=True)
 
-    def shut(self) -> None:
-        """Refuse connections, as a machine does on whose port nobody listens."""
-        self._call(self._stop_listening)
-
-    def open(self) -> None:
-        """Listen again after `shut`."""
-        if not self._server.is_serving():
-            self._server = self._call(lambda: self._listen(self.port))
-
-    async def _listen(self, port: int) -> asyncio.Server:
-        return await asyncio.start_server(self._serve, self.host, port, backlog=512)
-
-    async def _stop_listening(self) -> None:
-        self._server.close()
-
     def reset(self) -> None:
         """End all present connections with RST on both sides."""
 

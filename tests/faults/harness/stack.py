@@ -177,8 +177,6 @@ class Stack:
             process = self[name].process
             assert process is not None
             process.wait(10)
-            if link := self._links.get(("", name)):
-                link.shut()
 
     def freeze(self, *names: str) -> None:
         """Stop processes; a database with all its sessions, a replica without its workers."""
@@ -200,8 +198,6 @@ class Stack:
     async def start(self, *names: str) -> None:
         """Start processes that have ended, and wait until they answer."""
         for name in names:
-            if link := self._links.get(("", name)):
-                link.open()
             self[name].spawn()
         for name in names:
             await self[name].wait_ready()
