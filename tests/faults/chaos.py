@@ -35,7 +35,8 @@ from tests.support.side_effects import Line
 SIZES = Sizes(gateways=2, managers=2, executors=3, workers=3)
 TICK_SECONDS = 0.25
 BATCH = 50
-CLIENTS = 2
+# Some wait for a gateway that is frozen while others go on.
+CLIENTS = 8
 # What a tick brings, with its probability.
 CHANCES = (("kill", 0.08), ("freeze", 0.03), ("redis", 0.02), ("postgres", 0.01), ("link", 0.03), ("toxic", 0.05))
 MORTALS = (
