@@ -9,7 +9,7 @@ import mmap
 import os
 
 # An `async def` handler is ended by its own event loop; the pool kills the worker only where that does not work.
-ASYNC_KILL_GRACE_SECONDS = 2.0
+ASYNC_KILL_GRACE_SECONDS = 1.5
 
 _HEADER_WORDS = 8
 _SLOT_WORDS = 4

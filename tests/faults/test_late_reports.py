@@ -139,7 +139,7 @@ async def test_f32_wrong_reports_are_refused_by_name_and_change_nothing(run: Run
     await run.client.finals([failing])
     [done] = await run.client.submit(run.tasks(1))
     await run.client.finals([done])
-    [running] = await run.start_tasks(1, seconds=10)
+    [running] = await run.start_tasks(1, seconds=6)
     before = await _rows(run)
     async with Forger(stack) as forger:
         wrong = [
