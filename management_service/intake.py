@@ -199,6 +199,7 @@ class Intake:
             correction = self._redis.pipeline(transaction=False)
             _count(correction, twice, sign=1)
             await correction.execute()
+        failpoints.hit("intake.after_let_go")
 
 
 class Takeover:

@@ -82,8 +82,10 @@ POINTS = {
     "C03": Point("gateway.after_store", _submit_without_redis, roles=("gateway",)),
     "C04": Point("intake.before_store", _submit),
     "C06": Point("intake.after_store", _submit),
+    # Acknowledging and deleting are one transaction.
+    "C07": Point("intake.after_let_go", _submit),
     "C08": Point("dispatch.after_claim", _submit_many_that_wait),
-    "C08-direct": Point("dispatch.after_insert", _submit),
+    "C08 handed over": Point("dispatch.after_insert", _submit),
     "C09": Point("links.after_write", _submit_many_that_wait),
     "C10": Point("replica.before_start", _submit, ("execution",), HELD, HELD),
     "C12": Point("results.before_insert", _submit, ("execution",), HELD, HELD),
@@ -98,9 +100,10 @@ POINTS = {
 }
 QUICK = {"C02-kill", "C06-kill", "C08-kill", "C13-kill", "C14-raise", "C15-kill"}
 CASES = [
-    pytest.param(point, kind, id=f"{name}-{kind}", marks=[pytest.mark.quick] if f"{name}-{kind}" in QUICK else [])
+    pytest.param(point, kind, id=case, marks=[pytest.mark.quick] if case in QUICK else [])
     for name, point in POINTS.items()
     for kind in KINDS
+    for case in [f"{name[:3]}-{kind}{name[3:]}"]
 ]
 
 
@@ -134,9 +137,9 @@ async def test_crash_point(run: Run, point: Point, kind: str) -> None:
     await run.settle(Allowed(reruns=reruns, charged=20, statuses=("completed", "cancelled")))
 
 
-@pytest.mark.parametrize("kind", ["kill", "stop"])
-async def test_c05_in_the_transaction_of_the_insert(run: Run, kind: str) -> None:
-    """Managers are killed, or freeze, while PostgreSQL holds up their INSERT: it is rolled back or done, never half."""
+@pytest.mark.parametrize("kind", KINDS, ids=[f"C05-{kind}" for kind in KINDS])
+async def test_in_the_transaction_of_the_insert(run: Run, kind: str) -> None:
+    """While PostgreSQL holds up their INSERT, managers are killed, freeze, or are cut off: it is done or it is not."""
     stack = run.stack
     lock = asyncio.create_task(stack.query("BEGIN; LOCK TABLE tasks IN EXCLUSIVE MODE; SELECT pg_sleep(2); COMMIT"))
     await _until_locked(run)
@@ -150,9 +153,13 @@ async def test_c05_in_the_transaction_of_the_insert(run: Run, kind: str) -> None
     managers = stack.names("management")
     if kind == "kill":
         stack.kill(*managers)
-    else:
+    elif kind == "stop":
         stack.freeze(*managers)
         await asyncio.sleep(FROZEN_SECONDS)
+    else:
+        await stack.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE relation = 'tasks'::regclass AND NOT granted"
+        )
     await lock
     await run.settle()
 
@@ -165,8 +172,8 @@ async def _until_locked(run: Run) -> None:
     await wait_until(locked)
 
 
-async def test_c07_acknowledged_and_not_deleted(run: Run) -> None:
-    """Acknowledging and deleting are one transaction of ours; here somebody else has torn them apart."""
+async def test_what_is_acknowledged_and_not_deleted_is_stored(run: Run) -> None:
+    """Acknowledging and deleting are one transaction of ours (C07); here somebody else has torn them apart."""
     stack = run.stack
     managers = stack.names("management")
     stack.freeze(*managers)
@@ -180,8 +187,12 @@ async def test_c07_acknowledged_and_not_deleted(run: Run) -> None:
     await run.settle()
 
 
-@pytest.mark.parametrize("kind", ["kill", "stop"])
-async def test_c11_in_the_middle_of_a_task(run: Run, kind: str) -> None:
+@pytest.mark.parametrize("kind", KINDS, ids=[f"C11-{kind}" for kind in KINDS])
+async def test_in_the_middle_of_a_task(run: Run, kind: str) -> None:
+    if kind == "raise":
+        await run.client.submit([{"type": "fail", "data": {"times": 1}, "backoff": FAST}] * 4)
+        await run.settle(Allowed(charged=4))
+        return
     await run.start_tasks(4, seconds=8)
     if kind == "kill":
         run.stack.kill("execution-0")
