@@ -12,6 +12,8 @@ from tests.faults.harness.evidence import Evidence, TaskRow
 from tests.faults.harness.ledger import Ledger
 from tests.support.side_effects import Line
 
+pytestmark = pytest.mark.quick
+
 
 def row(task_id: int, **fields: object) -> TaskRow:
     defaults: dict[str, object] = {

@@ -2,7 +2,7 @@
 
 Faults are set from any thread, at any time, and hold for present and new connections alike:
 
-- `delay`, `jitter`: seconds that each piece of data waits, in both directions;
+- `delay`, `jitter`: seconds that each piece of data is under way, in both directions; others follow it meanwhile;
 - `rate`: bytes per second;
 - `blackhole_up`, `blackhole_down`: nothing is forwarded from or to the client, and all sockets stay open. TCP keeps
   what was sent: it arrives late when the fault ends, as after a network partition;
@@ -29,6 +29,8 @@ from dataclasses import dataclass
 
 _PIECE = 64 * 1024
 _LOOK_SECONDS = 0.01
+# So many pieces may be under way on a connection; then its sender has to wait.
+_UNDER_WAY_MAX = 1024
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -160,13 +162,17 @@ class Proxy:
                 self._server = await self._listen(self.port)
                 return
 
+    def latency(self) -> float:
+        """How long a piece of data that comes now is under way."""
+        faults = self.faults
+        if not faults.delay and not faults.jitter:
+            return 0.0
+        return max(0.0, faults.delay + faults.jitter * self._rng.uniform(-1, 1))
+
     async def pass_on(self, piece: bytes, *, up: bool) -> bool:
         """Wait as the faults say; False if the connection is to be reset instead of carrying `piece`."""
-        faults = self.faults
-        if faults.delay or faults.jitter:
-            await asyncio.sleep(max(0.0, faults.delay + faults.jitter * self._rng.uniform(-1, 1)))
-        if faults.rate:
-            await asyncio.sleep(len(piece) / faults.rate)
+        if self.faults.rate:
+            await asyncio.sleep(len(piece) / self.faults.rate)
         await _while(lambda: self.faults.blackhole_up if up else self.faults.blackhole_down)
         if self.faults.reset_part and self._rng.random() < self.faults.reset_part:
             self.counters.resets += 1
@@ -203,12 +209,39 @@ class _Connection:
             writer.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
-        while piece := await reader.read(_PIECE):
-            if not await self._proxy.pass_on(piece, up=up):
+        under_way: asyncio.Queue[tuple[float, bytes] | None] = asyncio.Queue(_UNDER_WAY_MAX)
+        delivery = asyncio.create_task(self._deliver(under_way, writer, up=up))
+        now = asyncio.get_running_loop().time
+        try:
+            while piece := await reader.read(_PIECE):
+                await under_way.put((now() + self._proxy.latency(), piece))
+        except OSError:
+            self.reset()
+        except asyncio.CancelledError:
+            delivery.cancel()
+            raise
+        await under_way.put(None)
+        await delivery
+
+    async def _deliver(
+        self, under_way: "asyncio.Queue[tuple[float, bytes] | None]", writer: asyncio.StreamWriter, *, up: bool
+    ) -> None:
+        """Write what comes until None; what comes after a reset is dropped."""
+        now = asyncio.get_running_loop().time
+        whole = True
+        while (item := await under_way.get()) is not None:
+            due, piece = item
+            if (wait := due - now()) > 0:
+                await asyncio.sleep(wait)
+            try:
+                whole = whole and await self._proxy.pass_on(piece, up=up)
+                if whole:
+                    writer.write(piece)
+                    await writer.drain()
+            except OSError:
+                whole = False
+            if not whole:
                 self.reset()
-                return
-            writer.write(piece)
-            await writer.drain()
         await _while(lambda: self._proxy.faults.half_open)
         with contextlib.suppress(OSError):
             writer.write_eof()
