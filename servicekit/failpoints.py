@@ -3,7 +3,7 @@
 A point is armed by a file of its name in the folder that `HEADRACE_FAILPOINTS` names. The file holds the action, and
 optionally the replica that it is meant for: `kill`, `stop`, `raise`, `hold`, `kill management-1`. Whoever passes the
 point first renames the file to `<name>.fired` and acts, so an action happens once in a whole cluster and leaves a
-trace. Outside of tests the variable is refused, and a point costs one comparison.
+trace; `hold_all` alone stays armed. Outside of tests the variable is refused, and a point costs one comparison.
 """
 
 import asyncio
@@ -47,10 +47,15 @@ def hit(name: str) -> None:
 
 
 async def reach(name: str) -> None:
-    """As `hit`; `hold` also waits here, and lets everything else go on, until the test removes `<name>.fired`."""
-    if _folder is not None and _act(_folder, name) == "hold":
-        while (_folder / f"{name}.fired").exists():  # noqa: ASYNC110 - the event is in another process
-            await asyncio.sleep(_HOLD_LOOK_SECONDS)
+    """As `hit`; `hold` also waits here, and lets everything else go on, until the test removes `<name>.fired`.
+
+    `hold_all` makes everybody wait who passes, until the test removes the file that armed it.
+    """
+    if _folder is None:
+        return
+    awaited = {"hold": f"{name}.fired", "hold_all": name}.get(_act(_folder, name))
+    while awaited and (_folder / awaited).exists():  # noqa: ASYNC110 - the event is in another process
+        await asyncio.sleep(_HOLD_LOOK_SECONDS)
 
 
 def _act(folder: Path, name: str) -> str:
@@ -68,7 +73,11 @@ def _take(folder: Path, name: str) -> str:
     try:
         action, _, replica = armed.read_text().strip().partition(" ")
         if replica in ("", _replica):
-            armed.rename(folder / f"{name}.fired")
+            fired = folder / f"{name}.fired"
+            if action == "hold_all":
+                fired.touch()
+            else:
+                armed.rename(fired)
             return action
     except FileNotFoundError:
         pass

@@ -15,7 +15,8 @@ Faults are set from any thread, at any time, and hold for present and new connec
 While nothing listens at the target, the proxy refuses connections as the target does; only the first one after the
 target's end is accepted and reset, which is how the proxy learns of it.
 
-`reset()` ends all present connections with RST. Random decisions come from `random.Random(seed)`.
+`reset()` ends all present connections with RST. `Proxy.connection(port)` is one of the present connections, with faults
+of its own beside those of the link: what is dialled after it works. Random decisions come from `random.Random(seed)`.
 """
 
 import asyncio
@@ -89,7 +90,7 @@ class Proxy:
         self._target = target
         self._rng = random.Random(seed)
         self._loop = proxies.loop
-        self._connections: set[_Connection] = set()
+        self._connections: set[Connection] = set()
         self.host = host
         self._server = self._call(lambda: self._listen(port))
         self.port: int = self._server.sockets[0].getsockname()[1]
@@ -99,9 +100,15 @@ class Proxy:
     def open_connections(self) -> int:
         return len(self._connections)
 
+    def connection(self, port: int) -> "Connection | None":
+        """The present connection whose client dialled from `port`, or whose server sees `port` as its client's."""
+        return next((connection for connection in list(self._connections) if port in connection.ports), None)
+
     def heal(self) -> None:
         """No faults from now on."""
         self.faults = Faults()
+        for connection in list(self._connections):
+            connection.faults = Faults()
 
     def blackhole(self) -> None:
         """Forward nothing in either direction, and accept connections that then hear nothing."""
@@ -135,7 +142,7 @@ class Proxy:
             self.counters.refused += 1
             _reset(writer)
             return
-        connection = _Connection(self, writer)
+        connection = Connection(self, writer)
         self._connections.add(connection)
         try:
             await connection.run(reader, self._target)
@@ -169,29 +176,38 @@ class Proxy:
             return 0.0
         return max(0.0, faults.delay + faults.jitter * self._rng.uniform(-1, 1))
 
-    async def pass_on(self, piece: bytes, *, up: bool) -> bool:
+    async def pass_on(self, piece: bytes, connection: "Connection", *, up: bool) -> bool:
         """Wait as the faults say; False if the connection is to be reset instead of carrying `piece`."""
         if self.faults.rate:
             await asyncio.sleep(len(piece) / self.faults.rate)
-        await _while(lambda: self.faults.blackhole_up if up else self.faults.blackhole_down)
+        await _while(lambda: self._swallows(connection, up=up))
         if self.faults.reset_part and self._rng.random() < self.faults.reset_part:
             self.counters.resets += 1
             return False
-        if not up and self.faults.lose_replies > 0:
-            self.faults.lose_replies -= 1
-            self.counters.replies_lost += 1
-            return False
+        for faults in (self.faults, connection.faults):
+            if not up and faults.lose_replies > 0:
+                faults.lose_replies -= 1
+                self.counters.replies_lost += 1
+                return False
         if up:
             self.counters.bytes_up += len(piece)
         else:
             self.counters.bytes_down += len(piece)
         return True
 
+    def _swallows(self, connection: "Connection", *, up: bool) -> bool:
+        both = (self.faults, connection.faults)
+        return any(faults.blackhole_up if up else faults.blackhole_down for faults in both)
 
-class _Connection:
+
+class Connection:
+    """One client and its way to the server."""
+
     def __init__(self, proxy: Proxy, client: asyncio.StreamWriter) -> None:
+        self.faults = Faults()
         self._proxy = proxy
         self._writers = [client]
+        self.ports = {client.get_extra_info("peername")[1]}
 
     async def run(self, reader: asyncio.StreamReader, target: tuple[str, int]) -> None:
         await _while(lambda: self._proxy.faults.blackhole_up)
@@ -203,6 +219,7 @@ class _Connection:
                 self._proxy.target_refuses()
             return
         self._writers.append(server)
+        self.ports.add(server.get_extra_info("sockname")[1])
         client = self._writers[0]
         await asyncio.gather(self._pump(reader, server, up=True), self._pump(server_reader, client, up=False))
         for writer in self._writers:
@@ -234,7 +251,7 @@ class _Connection:
             if (wait := due - now()) > 0:
                 await asyncio.sleep(wait)
             try:
-                whole = whole and await self._proxy.pass_on(piece, up=up)
+                whole = whole and await self._proxy.pass_on(piece, self, up=up)
                 if whole:
                     writer.write(piece)
                     await writer.drain()

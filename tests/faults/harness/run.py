@@ -114,6 +114,14 @@ class Run:
         """How long after `since` (monotonic) each later attempt was started."""
         return sorted(line.at - since for line in self.effects.lines() if line.event == "start" and line.attempt > 1)
 
+    async def busiest(self) -> tuple[str, list[int]]:
+        """The replica with the most tasks in progress, and those tasks."""
+        [(replica, task_ids)] = await self.stack.query(
+            "SELECT replica, array_agg(task_id) FROM tasks JOIN executors USING (session_id)"
+            " WHERE status = 'processing' GROUP BY replica ORDER BY count(*) DESC LIMIT 1"
+        )
+        return str(replica), list(task_ids)  # type: ignore[call-overload]
+
     async def repair(self) -> None:
         """End all faults, start what has ended, and wait until everything is whole and at rest."""
         stack = self.stack

@@ -307,7 +307,7 @@ class Stack:
     def disarm(self) -> None:
         """Take all failpoints back, and let go what they hold."""
         for path in self.failpoints.iterdir():
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     # Where things are, past the proxies: for clients and for looking.
 
@@ -336,6 +336,11 @@ class Stack:
         async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
             cursor = await connection.execute(sql.encode())
             return await cursor.fetchall() if cursor.description else []
+
+    async def live_sessions(self) -> dict[str, int]:
+        """The sessions that have not ended, by the name of their replica."""
+        rows = await self.query("SELECT replica, session_id FROM executors WHERE ended_at IS NULL")
+        return {str(replica): int(str(session_id)) for replica, session_id in rows}
 
     def log_lines(self, name: str) -> list[str]:
         return self[name].log.read_text(errors="replace").splitlines()

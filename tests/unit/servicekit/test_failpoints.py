@@ -54,3 +54,13 @@ async def test_a_held_point_waits_until_it_is_let_go(folder: Path) -> None:
     assert not waiting.done()
     (folder / "some.point.fired").unlink()
     await waiting
+
+
+async def test_a_point_that_holds_all_holds_whoever_passes(folder: Path) -> None:
+    (folder / "some.point").write_text("hold_all")
+    waiting = [asyncio.create_task(failpoints.reach("some.point")) for _ in range(2)]
+    await wait_until((folder / "some.point.fired").exists)
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in waiting)
+    (folder / "some.point").unlink()
+    await asyncio.gather(*waiting)
