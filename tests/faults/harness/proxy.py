@@ -9,6 +9,7 @@ Faults are set from any thread, at any time, and hold for present and new connec
 - `refuse`: new connections are reset at once;
 - `lose_replies`: the next so many pieces of data from the server are dropped and their connections reset: the request
   was delivered, its outcome is unknown to the client;
+- `lose_replies_with`: only pieces that hold these bytes are lost like that;
 - `reset_part`: the probability that a piece of data is answered by a reset of its connection instead;
 - `half_open`: the server is told nothing of clients that leave, and the other way round.
 
@@ -41,6 +42,7 @@ class Faults:
     blackhole_down: bool = False
     refuse: bool = False
     lose_replies: int = 0
+    lose_replies_with: bytes = b""
     reset_part: float = 0.0
     half_open: bool = False
 
@@ -171,7 +173,7 @@ class Proxy:
         if self.faults.reset_part and self._rng.random() < self.faults.reset_part:
             self.counters.resets += 1
             return False
-        if not up and self.faults.lose_replies > 0:
+        if not up and self.faults.lose_replies > 0 and self.faults.lose_replies_with in piece:
             self.faults.lose_replies -= 1
             self.counters.replies_lost += 1
             return False
