@@ -9,6 +9,7 @@ Faults are set from any thread, at any time, and hold for present and new connec
 - `refuse`: new connections are reset at once;
 - `lose_replies`: the next so many pieces of data from the server are dropped and their connections reset: the request
   was delivered, its outcome is unknown to the client;
+- `lose_replies_with`: only pieces that hold these bytes are lost like that;
 - `reset_part`: the probability that a piece of data is answered by a reset of its connection instead;
 - `half_open`: the server is told nothing of clients that leave, and the other way round.
 
@@ -44,6 +45,7 @@ class Faults:
     blackhole_down: bool = False
     refuse: bool = False
     lose_replies: int = 0
+    lose_replies_with: bytes = b""
     reset_part: float = 0.0
     half_open: bool = False
 
@@ -185,7 +187,7 @@ class Proxy:
             self.counters.resets += 1
             return False
         for faults in (self.faults, connection.faults):
-            if not up and faults.lose_replies > 0:
+            if not up and faults.lose_replies > 0 and faults.lose_replies_with in piece:
                 faults.lose_replies -= 1
                 self.counters.replies_lost += 1
                 return False
