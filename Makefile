@@ -32,7 +32,7 @@ up: $(STAMP) ## Start a cluster on this machine (Ctrl-C stops it)
 
 .PHONY: test
 test: $(STAMP) ## Run all tests but the long fault scenarios
-	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder -m "not alone" --ignore tests/faults
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder -m "not alone" --ignore tests/faults
 	$(BIN)/pytest -m "alone or quick"
 
 .PHONY: faults

@@ -18,6 +18,7 @@ from headrace.local.postgres import PostgresServer
 from headrace.local.redis import RedisServer
 from headrace.recorded_apis import recorded_apis
 from tests.support.servers import RunningServer
+from tests.support.sharing import GroupScheduling
 
 # The same examples on every run and machine, however slow it is; HYPOTHESIS_PROFILE=search looks for new ones.
 hypothesis.settings.register_profile(
@@ -29,24 +30,13 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 # For `role_env`: replicas run the task types of tests beside the built-in ones.
 PROBE_TASKS = {"execution": {"HEADRACE_TASK_MODULES": "tests.support.probe_tasks"}}
 
-TESTS = Path(__file__).parent
-ACCEPTANCE = TESTS / "acceptance"
-
 _database_numbers = itertools.count(1)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests stay together where several processes share the run (`make test`).
-
-    All that use the shared cluster do, and otherwise those of a file, which may share what their module sets up.
-    Acceptance tests with a cluster of their own take long and share nothing: each goes where there is room.
-    """
-    for item in items:
-        if "cluster" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("cluster"))
-        elif ACCEPTANCE not in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(TESTS).as_posix()))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> GroupScheduling:
+    """Several processes share the tests out by our groups."""
+    return GroupScheduling(config, log)
 
 
 @pytest.fixture(scope="session")

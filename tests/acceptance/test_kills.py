@@ -18,7 +18,7 @@ from tests.support.side_effects import SideEffects
 from tests.support.waiting import wait_until
 
 # They share a cluster, so they are not run by several processes.
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("kills")]
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -1,7 +1,5 @@
 """One command starts everything, and stops everything, whatever is killed."""
 
-import json
-import re
 import signal
 import time
 from collections.abc import Collection
@@ -24,7 +22,6 @@ from tests.support.processes import has_ended
 from tests.support.servers import RunningServer
 from tests.support.waiting import wait_until
 
-ROLES = {"gateway": 1, "management": 2, "execution": 2, "redis": 1, "postgres": 1, "registry": 1}
 STOP_SECONDS = 15.0
 
 
@@ -79,31 +76,6 @@ async def words_counted(cluster: LocalCluster, task_id: int) -> int:
         response.raise_for_status()
         words: int = response.json()["result"]["words"]
         return words
-
-
-async def test_the_cluster_file_tells_what_runs(cluster: LocalCluster) -> None:
-    content = json.loads((cluster.data_dir / "cluster.json").read_text())
-    assert set(content) == {"processes", "postgres_dsn", "results_dsn", "redis_url", "consul_url"}
-    assert all(set(process) == {"role", "id", "pid", "address", "log"} for process in content["processes"])
-    roles = [process["role"] for process in content["processes"]]
-    assert {role: roles.count(role) for role in roles} == ROLES
-    for process in content["processes"]:
-        assert psutil.pid_exists(process["pid"])
-        assert re.fullmatch(r"127\.0\.0\.1:\d+", process["address"])
-        assert process["log"].startswith(str(cluster.data_dir / "logs"))
-
-
-async def test_everything_listens_on_loopback_alone(cluster: LocalCluster) -> None:
-    for process in whole_family(cluster):
-        addresses = [at.laddr.ip for at in process.net_connections("inet") if at.status == psutil.CONN_LISTEN]
-        # gRPC writes the same address in the form of IPv6.
-        assert set(addresses) <= {"127.0.0.1", "::ffff:127.0.0.1"}, process.cmdline()
-
-
-async def test_it_says_where_it_is_to_be_found(cluster: LocalCluster) -> None:
-    said = cluster.output.read_text()
-    assert f"{cluster.gateway_url}/docs" in said
-    assert str(cluster.data_dir / "logs") in said
 
 
 async def test_a_stopped_cluster_leaves_nothing_and_keeps_its_tasks(cluster_factory: ClusterFactory) -> None:
