@@ -5,17 +5,15 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headrace.v1 import execution_pb2
-from headrace.v1.execution_pb2_grpc import ExecutionServiceStub
-from servicekit.grpc_channel import open_channel
 from tests.faults.harness.checker import Allowed
 from tests.faults.harness.run import Run
+from tests.faults.harness.workers import workers_of
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
@@ -27,32 +25,6 @@ _MEMORY_CGROUPS = Path("/sys/fs/cgroup/memory")
 _MIB = 1024 * 1024
 
 
-@contextlib.asynccontextmanager
-async def _workers_of(run: Run, name: str) -> AsyncIterator["Workers"]:
-    link = run.stack.link_to(name)
-    channel = open_channel(f"{link.host}:{link.port}")
-    try:
-        yield Workers(channel)
-    finally:
-        await channel.close()
-
-
-class Workers:
-    """The workers of one replica, as it lists them."""
-
-    def __init__(self, channel: Any) -> None:
-        self._stub: Any = ExecutionServiceStub(channel)
-
-    async def list(self, pool: str = "cpu") -> list[execution_pb2.Worker]:
-        answer = await self._stub.ListWorkers(execution_pb2.ListWorkersRequest(), timeout=5)
-        return [worker for worker in answer.workers if worker.pool == pool]
-
-    async def replaced(self, pid: int, count: int) -> bool:
-        """Whether there are `count` workers again, none of which is the process `pid`."""
-        workers = await self.list()
-        return len(workers) == count and all(worker.pid != pid for worker in workers)
-
-
 async def test_f50_workers_replaced_over_and_over_while_streams_are_busy_never_hang(run: Run) -> None:
     """Sixty times instead of a thousand. A worker that hung at its start would hold up what is given to it."""
     stop = asyncio.Event()
@@ -60,7 +32,7 @@ async def test_f50_workers_replaced_over_and_over_while_streams_are_busy_never_h
     kills, slowest = 60, 0.0
     files = _open_files(run, "execution-0")
     try:
-        async with _workers_of(run, "execution-0") as workers:
+        async with workers_of(run.stack, "execution-0") as workers:
             for _ in range(kills):
                 alive = await workers.list()
                 assert len(alive) == run.stack.sizes.workers
@@ -120,21 +92,27 @@ async def test_f51_whatever_a_task_does_to_its_worker_costs_its_own_attempt_only
     found = [(task["type"], task["data"], (task.get("error") or {}).get("code", "")) for task in ended]
     assert found == _TOXIC
     assert {task["status"] for task in await run.client.finals(innocent)} == {"completed"}
-    slowest = 0.0
-    for name in replicas:
-        async with _workers_of(run, name) as workers:
-            count = run.stack.sizes.workers
-            await wait_until(lambda: workers.replaced(0, count), timeout=5)  # noqa: B023
-            victim = (await workers.list())[0].pid
-            os.kill(victim, signal.SIGKILL)
-            killed = time.monotonic()
-            await wait_until(lambda: workers.replaced(victim, count), timeout=5)  # noqa: B023
-            slowest = max(slowest, time.monotonic() - killed)
+    slowest = max([await _seconds_to_next_start(run, name) for name in replicas])
     print(f"F51 respawn_s={slowest:.2f}")  # noqa: T201
     assert slowest < RESPAWN_SECONDS
     assert replicas == {name: run.stack[name].pid for name in replicas}
     failed = sum(bool(code) for *_, code in _TOXIC)
     await run.settle(Allowed(charged=failed, statuses=("completed", "failed")))
+
+
+async def _seconds_to_next_start(run: Run, name: str) -> float:
+    """Kill a worker of a replica; return how long it takes until the one in its place has started a task."""
+    async with workers_of(run.stack, name) as workers:
+        before = await workers.list()
+        os.kill(before[0].pid, signal.SIGKILL)
+        killed = time.monotonic()
+        await wait_until(lambda: workers.replaced(before[0].pid, len(before)), timeout=5)
+        new = {worker.pid for worker in await workers.list()} - {worker.pid for worker in before}
+    # More than all other workers can take at once.
+    everywhere = len(before) * run.stack.sizes.executors
+    await run.client.submit(run.tasks(everywhere, seconds=2))
+    await wait_until(lambda: any(line.pid in new for line in run.effects.lines()), timeout=10)
+    return next(line.at for line in run.effects.lines() if line.pid in new) - killed
 
 
 async def test_f52_a_handler_that_needs_too_much_memory_fails_and_harms_nobody(run: Run) -> None:
@@ -151,7 +129,7 @@ async def test_f52_a_handler_that_needs_too_much_memory_fails_and_harms_nobody(r
     await run.client.finals(innocent)
     with _memory_group(f"headrace-{os.getpid()}", 96 * _MIB) as group:
         await stack.stop("execution-1")
-        async with _workers_of(run, "execution-0") as workers:
+        async with workers_of(run.stack, "execution-0") as workers:
             for worker in await workers.list():
                 (group / "cgroup.procs").write_text(str(worker.pid))
             [hungry] = await run.client.submit([{"type": "take_memory", "data": {"mib": 200}}])
