@@ -77,6 +77,7 @@ async def test_f31_of_a_completion_and_the_end_of_its_session_one_wins(run: Run)
         for number in range(rounds):
             ids = range(base + number * size, base + (number + 1) * size)
             await _insert_running(run, ids)
+            run.promise(ids)
             done, (moved, end_seconds) = await asyncio.gather(
                 _complete(tasks, ids, pause=rng.uniform(0, end_seconds)), _end(executors, tasks, ids)
             )

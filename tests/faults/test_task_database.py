@@ -36,6 +36,7 @@ async def test_f33_one_lost_task_among_four_thousand_is_found_in_two_scans(run: 
         f" SELECT id, 'noop', 'cpu', 'processing', 4, 1, 3, 30000, {live}, now(), now(), '{{}}'"
         f" FROM generate_series({base}::bigint, {base + count}::bigint) AS id"
     )
+    run.promise(range(base, base + count + 1))
     dead = 5
     await stack.query(
         "INSERT INTO executors (session_id, replica, address, types, ended_at)"

@@ -60,6 +60,12 @@ class Run:
         data = self.effects.data(seconds)
         return [{"type": "append_line", "data": data, **options} for _ in range(count)]
 
+    def promise(self, task_ids: Sequence[int]) -> None:
+        """Have tasks judged that the scenario has put into the database itself."""
+        entry = self.ledger.begin(key=None, count=len(task_ids), now=time.monotonic())
+        entry.outcome, entry.task_ids = "acked", list(task_ids)
+        self.ledger.end(entry)
+
     def async_tasks(self, count: int, *, seconds: float = 0.0, **options: Any) -> list[Task]:
         """As `tasks`, but many of them run at once in one worker process."""
         return [{**task, "type": "append_line_async"} for task in self.tasks(count, seconds=seconds, **options)]
