@@ -101,3 +101,28 @@ async def test_reset_ends_what_is_open_and_lets_in_what_is_new(link: Proxy) -> N
     assert await asyncio.wait_for(again.readexactly(1), 5) == b"y"
     writer.close()
     other.close()
+
+
+async def test_a_fault_of_one_connection_leaves_the_others_alone(link: Proxy) -> None:
+    reader, writer = await dial(link)
+    others = [await dial(link)]
+    writer.write(b"x")
+    await reader.readexactly(1)
+    connection = link.connection(writer.get_extra_info("sockname")[1])
+    assert connection is not None
+    connection.faults.blackhole_down = True
+    writer.write(b"late")
+    others.append(await dial(link))
+    for other_reader, other in others:
+        other.write(b"y")
+        assert await asyncio.wait_for(other_reader.readexactly(1), 5) == b"y"
+        other.close()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.readexactly(1), 0.2)
+    link.heal()
+    assert await asyncio.wait_for(reader.readexactly(4), 5) == b"late"
+    connection.faults.lose_replies = 1
+    writer.write(b"lost")
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(reader.readexactly(1), 5)
+    writer.close()
