@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,10 @@ from headrace.local.privileges import ServerUser
 LOOPBACK = "127.0.0.1"
 LOWEST_PORT = 20000
 PROBE_SECONDS = 0.5
+# Far more than a cluster has; a process that starts many lets go of the oldest.
+HELD_PORTS_MAX = 500
+
+_held_ports: deque[socket.socket] = deque()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,16 +98,24 @@ def free_port() -> int:
     A service keeps its port over a restart. While it is down, a port that the kernel gives to outgoing connections
     could go to one, even to a client that dials this very port and would then be connected with itself. So the search
     is below that range; port 0 is the way out where it has no room.
+
+    This process keeps the port bound, without listening: nobody else is given it, in another cluster that starts at
+    the same time, and the server that it is for can listen there all the same (both allow the reuse of the address).
     """
     candidates = range(LOWEST_PORT, max(_first_outgoing_port(), LOWEST_PORT))
     for port in (*random.sample(candidates, min(len(candidates), 100)), 0):
-        with socket.socket() as probe:
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
-                continue
-            chosen: int = probe.getsockname()[1]
-            return chosen
+        holder = socket.socket()
+        try:
+            holder.bind((LOOPBACK, port))
+        except OSError:
+            holder.close()
+            continue
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _held_ports.append(holder)
+        if len(_held_ports) > HELD_PORTS_MAX:
+            _held_ports.popleft().close()
+        chosen: int = holder.getsockname()[1]
+        return chosen
     raise LocalClusterError(f"no free port on {LOOPBACK}")
 
 

@@ -1,5 +1,6 @@
 """What a running cluster says of itself, and where it listens."""
 
+import contextlib
 import json
 import re
 
@@ -25,9 +26,10 @@ async def test_the_cluster_file_tells_what_runs(cluster: LocalCluster) -> None:
 
 async def test_everything_listens_on_loopback_alone(cluster: LocalCluster) -> None:
     for process in whole_family(cluster):
-        addresses = [at.laddr.ip for at in process.net_connections("inet") if at.status == psutil.CONN_LISTEN]
-        # gRPC writes the same address in the form of IPv6.
-        assert set(addresses) <= {"127.0.0.1", "::ffff:127.0.0.1"}, process.cmdline()
+        with contextlib.suppress(psutil.NoSuchProcess):  # sessions of PostgreSQL come and go
+            addresses = [at.laddr.ip for at in process.net_connections("inet") if at.status == psutil.CONN_LISTEN]
+            # gRPC writes the same address in the form of IPv6.
+            assert set(addresses) <= {"127.0.0.1", "::ffff:127.0.0.1"}, process.cmdline()
 
 
 async def test_it_says_where_it_is_to_be_found(cluster: LocalCluster) -> None:
