@@ -227,9 +227,13 @@ class Soak:
 
     def _tell_recoveries(self, lines: Sequence[Line], losses: Sequence["Loss"], struck: Sequence[Struck]) -> None:
         starts = {(line.task_id, line.attempt): line.at for line in lines if line.event == "start"}
+        first = [loss for loss in losses if loss.number == 1]
         for kind in ("kill", "freeze"):
-            times = list(_recoveries(kind, starts, losses, struck))
+            times = list(_recoveries(kind, starts, first, struck))
             self.say(f"started elsewhere after a {kind} of its replica: {_spread(times)}")
+        alone = [loss for loss in losses if loss.number == 2]
+        times = [time for kind in ("kill", "freeze") for time in _recoveries(kind, starts, alone, struck)]
+        self.say(f"started alone after its second loss: {_spread(times)}")
         ends = sorted(line.at for line in lines if line.event == "end")
         pauses = [later - earlier for earlier, later in pairwise(ends)]
         self.say(f"longest time in which no task ended: {max(pauses, default=0.0):.1f} s")
@@ -256,14 +260,16 @@ class Loss:
     task_id: int
     attempt: int
     replica: str
+    # Which loss of its task it is. After the second one a task waits until a replica has nothing else to do.
+    number: int
 
 
 async def _losses(stack: Stack) -> list[Loss]:
     rows = await stack.query(
-        "SELECT a.task_id, a.attempt, e.replica FROM ended_attempts a JOIN executors e USING (session_id)"
-        " WHERE a.outcome = 'replica_lost'"
+        "SELECT a.task_id, a.attempt, e.replica, row_number() OVER (PARTITION BY a.task_id ORDER BY a.attempt)"
+        " FROM ended_attempts a JOIN executors e USING (session_id) WHERE a.outcome = 'replica_lost'"
     )
-    return [Loss(int(str(task_id)), int(str(attempt)), str(replica)) for task_id, attempt, replica in rows]
+    return [Loss(int(str(row[0])), int(str(row[1])), str(row[2]), int(str(row[3]))) for row in rows]
 
 
 def _recoveries(
