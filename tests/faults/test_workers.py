@@ -92,27 +92,21 @@ async def test_f51_whatever_a_task_does_to_its_worker_costs_its_own_attempt_only
     found = [(task["type"], task["data"], (task.get("error") or {}).get("code", "")) for task in ended]
     assert found == _TOXIC
     assert {task["status"] for task in await run.client.finals(innocent)} == {"completed"}
-    slowest = max([await _seconds_to_next_start(run, name) for name in replicas])
+    slowest = 0.0
+    for name in replicas:
+        async with workers_of(run.stack, name) as workers:
+            count = run.stack.sizes.workers
+            await wait_until(lambda: workers.replaced(0, count), timeout=5)  # noqa: B023
+            victim = (await workers.list())[0].pid
+            os.kill(victim, signal.SIGKILL)
+            killed = time.monotonic()
+            await wait_until(lambda: workers.replaced(victim, count), timeout=5)  # noqa: B023
+            slowest = max(slowest, time.monotonic() - killed)
     print(f"F51 respawn_s={slowest:.2f}")  # noqa: T201
     assert slowest < RESPAWN_SECONDS
     assert replicas == {name: run.stack[name].pid for name in replicas}
     failed = sum(bool(code) for *_, code in _TOXIC)
     await run.settle(Allowed(charged=failed, statuses=("completed", "failed")))
-
-
-async def _seconds_to_next_start(run: Run, name: str) -> float:
-    """Kill a worker of a replica; return how long it takes until the one in its place has started a task."""
-    async with workers_of(run.stack, name) as workers:
-        before = await workers.list()
-        os.kill(before[0].pid, signal.SIGKILL)
-        killed = time.monotonic()
-        await wait_until(lambda: workers.replaced(before[0].pid, len(before)), timeout=5)
-        new = {worker.pid for worker in await workers.list()} - {worker.pid for worker in before}
-    # More than all other workers can take at once.
-    everywhere = len(before) * run.stack.sizes.executors
-    await run.client.submit(run.tasks(everywhere, seconds=2))
-    await wait_until(lambda: any(line.pid in new for line in run.effects.lines()), timeout=10)
-    return next(line.at for line in run.effects.lines() if line.pid in new) - killed
 
 
 async def test_f52_a_handler_that_needs_too_much_memory_fails_and_harms_nobody(run: Run) -> None:
