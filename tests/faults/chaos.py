@@ -37,6 +37,8 @@ TICK_SECONDS = 0.25
 BATCH = 50
 # Some wait for a gateway that is frozen while others go on.
 CLIENTS = 8
+# Tasks that were lost with two replicas run one after the other, with nothing beside them.
+DRAIN_SECONDS = 600.0
 # What a tick brings, with its probability.
 CHANCES = (("kill", 0.08), ("freeze", 0.03), ("redis", 0.02), ("postgres", 0.01), ("link", 0.03), ("toxic", 0.05))
 MORTALS = (
@@ -216,7 +218,7 @@ class Soak:
         endless = 10**9
         allowed = Allowed(reruns=endless, charged=endless, statuses=("completed", "failed"))
         try:
-            return await run.settle(allowed)
+            return await run.settle(allowed, drain_seconds=DRAIN_SECONDS)
         except AssertionError as error:
             self.say(str(error))
             return None

@@ -128,7 +128,7 @@ class Run:
         )
         return str(replica), list(task_ids)  # type: ignore[call-overload]
 
-    async def repair(self) -> None:
+    async def repair(self, *, drain_seconds: float = 60.0) -> None:
         """End all faults, start what has ended, and wait until everything is whole and at rest."""
         stack = self.stack
         stack.heal()
@@ -138,7 +138,7 @@ class Run:
         await asyncio.sleep(0)
         await stack.start(*[name for name, process in stack.processes.items() if not process.running])
         await stack.whole()
-        await drained(stack)
+        await drained(stack, timeout=drain_seconds)
 
     async def _empty(self) -> None:
         await self.stack.query("TRUNCATE tasks, ended_attempts, outbox")
@@ -153,10 +153,12 @@ class Run:
         await self.stack.start(*services)
         await self.stack.whole()
 
-    async def settle(self, allowed: Allowed | None = None, *, finals: Sequence[int] = ()) -> Verdict:
+    async def settle(
+        self, allowed: Allowed | None = None, *, finals: Sequence[int] = (), drain_seconds: float = 60.0
+    ) -> Verdict:
         """Repair, wait until everything has come to rest, and hold the run to its invariants."""
         repaired = time.monotonic()
-        await self.repair()
+        await self.repair(drain_seconds=drain_seconds)
         if finals:
             await self.client.finals(finals)
         events = self.recorder.events
