@@ -1,5 +1,6 @@
 """How a child process of the local cluster is described and started."""
 
+import atexit
 import os
 import random
 import signal
@@ -23,6 +24,12 @@ PROBE_SECONDS = 0.5
 HELD_PORTS_MAX = 500
 
 _held_ports: deque[socket.socket] = deque()
+
+
+@atexit.register
+def _let_go_of_ports() -> None:
+    while _held_ports:
+        _held_ports.popleft().close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
