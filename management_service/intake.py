@@ -17,6 +17,7 @@ from management_service.storing import TaskStore
 from servicekit import failpoints
 from servicekit.errors import HeadraceError
 from servicekit.loops import BackgroundLoop
+from servicekit.redis_errors import unavailable_without_redis
 from servicekit.redis_keys import (
     BACKLOG,
     BACKLOG_BYTES,
@@ -102,6 +103,10 @@ class Intake:
 
     async def run_once(self) -> None:
         """Store what the stream has, until a read was not filled: whatever came since has woken us again."""
+        with unavailable_without_redis():
+            await self._read_and_store()
+
+    async def _read_and_store(self) -> None:
         woken, self._woken = self._woken, False
         while True:
             wanted = self._read_entries
@@ -218,6 +223,10 @@ class Takeover:
         await self._loop.stop()
 
     async def run_once(self) -> None:
+        with unavailable_without_redis():
+            await self._look_after()
+
+    async def _look_after(self) -> None:
         try:
             await self._take_over_idle()
             await self._sweep_orphans()
