@@ -97,7 +97,7 @@ async def test_f55_cancelled_redis_calls_cross_no_answers(run: Run) -> None:
         for number in range(times):
             word = f"{asker}-{number}"
             call = asyncio.ensure_future(_echo(client, word, in_transaction=number % 2 == 0))
-            await asyncio.wait([call], timeout=rng.uniform(0, 0.5))
+            await asyncio.wait([call], timeout=rng.uniform(0, 0.3))
             call.cancel()
             [answer] = await asyncio.gather(call, return_exceptions=True)
             if isinstance(answer, asyncio.CancelledError):
