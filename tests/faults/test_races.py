@@ -1,6 +1,7 @@
 """Many requests about one thing at the same moment: each gets one answer that stays true."""
 
 import asyncio
+import random
 import time
 from collections import Counter
 
@@ -19,7 +20,9 @@ SAME_KEY = 100
 async def test_f83_each_of_a_thousand_cancels_wins_or_loses_against_the_end_of_its_task(run: Run) -> None:
     task_ids = []
     for _ in range(CANCELS // 250):
-        task_ids += await run.client.submit(run.tasks(250, seconds=0.005))
+        task_ids += await run.client.submit(run.tasks(250, seconds=0.02))
+    # The order of the tasks would have the cancels run ahead of them, or behind.
+    random.Random(run.stack.seed).shuffle(task_ids)
     gate = asyncio.Semaphore(50)
 
     async def cancel(task_id: int) -> str:
