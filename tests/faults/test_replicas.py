@@ -1,5 +1,6 @@
 """Replicas die, come back, never come up, or are there twice."""
 
+import asyncio
 import os
 import time
 
@@ -90,8 +91,9 @@ async def test_f36_a_replica_that_dies_with_its_first_task_again_and_again_is_no
     rounds, batch = 6, 40
     for _ in range(rounds):
         stack.arm("replica.before_start", "kill execution-0")
-        await run.client.submit(run.tasks(batch, seconds=0.1))
-        await stack.fired("replica.before_start")
+        while not stack.has_fired("replica.before_start"):  # until it has asked for work, others take it all
+            await run.client.submit(run.tasks(batch, seconds=0.1))
+            await asyncio.sleep(0.5)
         await wait_until(lambda: not stack["execution-0"].running)
         await stack.start("execution-0")
     await run.client.finals(run.ledger.acked)
