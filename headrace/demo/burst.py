@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ WAIT_SECONDS = 20
 # All tasks are looked at, and the results of some: prime to the number of paragraphs, so that each paragraph is there.
 CHECKED_EVERY = 10
 _READERS = 4
+_LIST_PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +45,7 @@ async def run_burst(client: DemoClient, display: Display) -> Burst:
     display.show(NAME, "checking the results")
     sample = await _read(client, task_ids[::CHECKED_EVERY])
     check_counts(texts[::CHECKED_EVERY], sample)
-    listed = await client.list_completed(TASK_TYPE, first_id=task_ids[0])
+    listed = await _list_all(client, task_ids)
     seconds = check_all_completed(task_ids, listed)
     display.show(NAME, "completed")
     return Burst(tasks=len(task_ids), checked=len(sample), seconds=seconds)
@@ -68,6 +70,19 @@ def check_all_completed(task_ids: Sequence[int], listed: Sequence[Mapping[str, A
     accepted = min(parse_time(view["accepted_at"]) for view in found)
     finished = max(parse_time(view["finished_at"]) for view in found)
     return (finished - accepted).total_seconds()
+
+
+async def _list_all(client: DemoClient, task_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the completed tasks once all of `task_ids` are among them, or when that takes too long.
+
+    The last one to be accepted need not be the last one to end.
+    """
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        listed = await client.list_completed(TASK_TYPE, first_id=task_ids[0])
+        if {view["id"] for view in listed}.issuperset(task_ids) or time.monotonic() > deadline:
+            return listed
+        await asyncio.sleep(_LIST_PAUSE_SECONDS)
 
 
 async def _read(client: DemoClient, task_ids: Sequence[int]) -> list[dict[str, Any]]:
