@@ -29,7 +29,6 @@ async def test_f10_a_killed_manager_costs_no_execution(run: Run) -> None:
     await run.settle()
 
 
-@pytest.mark.quick
 async def test_f34_tasks_of_a_killed_executor_run_elsewhere_within_5_s(run: Run) -> None:
     """With tasks that block and six on an event loop; the other replica has room for all of them beside its own."""
     await run.start_async_on("execution-0", seconds=8, at_least=6)
