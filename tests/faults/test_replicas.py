@@ -20,12 +20,15 @@ KILLED_SECONDS = 5.0
 
 @pytest.mark.quick
 async def test_f10_a_killed_manager_costs_no_execution(run: Run) -> None:
-    task_ids = await run.start_tasks(8, seconds=4)
+    """Seven of eight workers are busy: what comes later is handed out by the other manager within 2 s."""
+    task_ids = await run.start_tasks(7, seconds=4)
     killed = time.monotonic()
     run.stack.kill("management-0")
-    later = await run.client.submit(run.tasks(1))
-    await run.client.finals(task_ids + later)
-    assert time.monotonic() - killed < 60
+    [later] = await run.client.submit(run.tasks(1))
+    await run.client.finals([*task_ids, later])
+    [started] = [line.at for line in run.effects.lines() if line.task_id == later and line.event == "start"]
+    print(f"F10 recovery_s={started - killed:.2f}")  # noqa: T201
+    assert started - killed < 2
     await run.settle()
 
 

@@ -5,5 +5,5 @@
 - `proxy.Proxy`: one TCP link that can be delayed, cut, frozen, or robbed of its replies.
 - `client.Client`: calls the API as a user does and writes down what it was promised (`ledger`).
 - `evidence.Evidence`: all that can be read after a run: both databases, Redis, side effects, events.
-- `checker.check`: the invariants I1 to I14 over a ledger and its evidence.
+- `checker.check`: the invariants I1 to I12 over a ledger and its evidence.
 """

@@ -1,6 +1,5 @@
 """One scenario on a stack: its clients and ledger at the begin, rest and judgement at the end."""
 
-import asyncio
 import json
 import time
 from collections.abc import Sequence
@@ -134,8 +133,6 @@ class Run:
         stack.heal()
         stack.disarm()
         stack.thaw(*stack.processes)
-        # What was thawed may be about to end, by an order or because it was replaced.
-        await asyncio.sleep(0)
         await stack.start(*[name for name, process in stack.processes.items() if not process.running])
         await stack.whole()
         await drained(stack, timeout=drain_seconds)

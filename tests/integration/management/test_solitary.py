@@ -2,6 +2,7 @@
 
 import asyncio
 
+from management_service.domain.task import SOLITARY_LOSSES
 from management_service.storage.executors import ExecutorRepository
 from management_service.storage.tasks import TaskRepository
 from tests.support.task_rows import SESSION, Rows, report
@@ -10,13 +11,14 @@ from tests.support.task_rows import SESSION, Rows, report
 async def suspects(rows: Rows, *task_ids: int) -> None:
     await rows.queued(*task_ids)
     for task_id in task_ids:
-        await rows.set(task_id, "replica_losses = 2")
+        await rows.set(task_id, f"replica_losses = {SOLITARY_LOSSES}")
 
 
 async def test_the_usual_claim_leaves_it_alone(tasks: TaskRepository, rows: Rows) -> None:
     await rows.session()
     await suspects(rows, 1)
     await rows.queued(2)
+    await rows.set(2, f"replica_losses = {SOLITARY_LOSSES - 1}")
     claimed = await tasks.claim(pool="cpu", types=["noop"], slots=[SESSION] * 5)
     assert [(task.task_id, task.solitary) for task in claimed] == [(2, False)]
 
