@@ -36,8 +36,7 @@ async def test_f30_what_a_frozen_replica_stores_after_its_thaw_is_refused(run: R
     stack = run.stack
     long = await run.start_async_on("execution-0", seconds=30)
     stack.arm("results.before_insert", "stop execution-0")
-    task_ids = await run.client.submit(run.tasks(8, seconds=1))
-    await stack.fired("results.before_insert")
+    task_ids = await run.submit_until_fired("results.before_insert", 8, seconds=1)
     frozen = time.monotonic()
     lost = await run.running_on("execution-0")
     cut_off = {line.pid for line in run.effects.lines() if line.task_id in lost and line.task_id in long}

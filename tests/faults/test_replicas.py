@@ -1,6 +1,5 @@
 """Replicas die, come back, never come up, or are there twice."""
 
-import asyncio
 import os
 import time
 
@@ -93,9 +92,7 @@ async def test_f36_a_replica_that_dies_with_its_first_task_again_and_again_is_no
     rounds, batch = 6, 40
     for _ in range(rounds):
         stack.arm("replica.before_start", "kill execution-0")
-        while not stack.has_fired("replica.before_start"):  # until it has asked for work, others take it all
-            await run.client.submit(run.tasks(batch, seconds=0.1))
-            await asyncio.sleep(0.5)
+        await run.submit_until_fired("replica.before_start", batch, seconds=0.1)
         await wait_until(lambda: not stack["execution-0"].running)
         await stack.start("execution-0")
     await run.client.finals(run.ledger.acked)

@@ -1,5 +1,6 @@
 """One scenario on a stack: its clients and ledger at the begin, rest and judgement at the end."""
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -114,6 +115,20 @@ class Run:
                 if entry.get("event") == event and fields.items() <= entry.items():
                     found.append(entry)
         return found
+
+    async def submit_until_fired(self, point: str, count: int, *, seconds: float, timeout: float = 20.0) -> list[int]:
+        """Submit so many tasks at a time until one has passed an armed failpoint.
+
+        Which replica takes a task depends on what each has asked for by then, so one round may pass it by.
+        """
+        deadline = time.monotonic() + timeout
+        task_ids: list[int] = []
+        while not self.stack.has_fired(point):
+            assert time.monotonic() < deadline, f"{point} was never passed"
+            task_ids += await self.client.submit(self.tasks(count, seconds=seconds))
+            with contextlib.suppress(AssertionError):
+                await self.stack.fired(point, timeout=2 * seconds + 0.5)
+        return task_ids
 
     def seconds_to_rerun(self, since: float) -> list[float]:
         """How long after `since` (monotonic) each later attempt was started."""
