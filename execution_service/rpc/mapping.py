@@ -267,4 +267,4 @@ def _time(at: datetime) -> Timestamp:
 
 
 def _set_time(target: Timestamp, seconds: float) -> None:
-    target.FromNanoseconds(int(seconds * 1e9))
+    target.FromMicroseconds(round(seconds * 1e6))  # a float has no more at this distance from 1970
