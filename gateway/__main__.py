@@ -7,12 +7,13 @@ import structlog
 from gateway.app import create_app
 from gateway.core import Gateway
 from gateway.execution import Execution
-from gateway.server import EmbeddedServer, allow_open_files, build_server, listen
+from gateway.server import EmbeddedServer, build_server, listen
 from gateway.settings import GatewaySettings
 from headrace.v1.execution_pb2_grpc import ExecutionServiceStub
 from headrace.v1.management_pb2_grpc import ManagementServiceStub
 from servicekit.consul_watch import ConsulWatch
 from servicekit.logs import configure_logging
+from servicekit.open_files import allow_open_files
 from servicekit.registry import ConsulRegistry, ServiceRegistration
 from servicekit.replica_pool import ReplicaPool
 from servicekit.runtime import run_service

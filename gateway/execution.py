@@ -29,8 +29,8 @@ if TYPE_CHECKING:  # exists for type checkers alone
 
 log = structlog.stdlib.get_logger(__name__)
 
-LIST_SECONDS = 2.0
-CHANGE_SECONDS = 5.0
+# For each of the calls that a request is made of, of which those to several replicas run side by side.
+CALL_SECONDS = 2.0
 DEFAULT_POOL = "cpu"
 _NO_ANSWER = (Unavailable, DeadlineExceeded, Cancelled)
 _LEAVING = (pb.Worker.STATE_DRAINING, pb.Worker.STATE_ENDING)
@@ -61,7 +61,7 @@ class Execution:
     async def get_worker(self, worker_id: str) -> pb.Worker:
         """Ask the one replica that may have the worker. Raises NotFound."""
         name = self._holder(worker_id)
-        response = await self._call(name, lambda stub: stub.ListWorkers, pb.ListWorkersRequest(), LIST_SECONDS)
+        response = await self._call(name, lambda stub: stub.ListWorkers, pb.ListWorkersRequest())
         worker: pb.Worker | None = next((each for each in response.workers if each.worker_id == worker_id), None)
         if worker is None:
             raise _no_worker(worker_id)
@@ -77,9 +77,7 @@ class Execution:
             raise _invalid("pool", "The name of a pool is not empty.")
         name = self._known(replica) if replica is not None else _roomiest(await self._ask_all(), wanted)
         request = pb.CreateWorkerRequest(pool=wanted)
-        response: pb.CreateWorkerResponse = await self._call(
-            name, lambda stub: stub.CreateWorker, request, CHANGE_SECONDS
-        )
+        response: pb.CreateWorkerResponse = await self._call(name, lambda stub: stub.CreateWorker, request)
         return response.worker
 
     async def delete_worker(self, worker_id: str, *, force: bool) -> pb.Worker:
@@ -88,9 +86,7 @@ class Execution:
         """
         name = self._holder(worker_id)
         request = pb.DeleteWorkerRequest(worker_id=worker_id, force=force)
-        response: pb.DeleteWorkerResponse = await self._call(
-            name, lambda stub: stub.DeleteWorker, request, CHANGE_SECONDS
-        )
+        response: pb.DeleteWorkerResponse = await self._call(name, lambda stub: stub.DeleteWorker, request)
         return response.worker
 
     async def _ask_all(self) -> dict[str, Sequence[pb.Worker] | None]:
@@ -105,21 +101,19 @@ class Execution:
 
     async def _ask(self, name: str) -> Sequence[pb.Worker] | None:
         try:
-            response = await self._call(name, lambda stub: stub.ListWorkers, pb.ListWorkersRequest(), LIST_SECONDS)
+            response = await self._call(name, lambda stub: stub.ListWorkers, pb.ListWorkersRequest())
         except HeadraceError as error:
             log.info("workers_not_listed", replica=name, code=error.code, reason=error.message)
             return None
         workers: Sequence[pb.Worker] = response.workers
         return workers
 
-    async def _call(
-        self, name: str, method: "Callable[[ExecutionServiceAsyncStub], Any]", request: Any, seconds: float
-    ) -> Any:
+    async def _call(self, name: str, method: "Callable[[ExecutionServiceAsyncStub], Any]", request: Any) -> Any:
         address = self._addresses().get(name)
         if address is None:  # it has left in the meantime
             raise _no_answer(name)
         try:
-            return await method(self._pool.stub_for(address))(request, timeout=seconds)
+            return await method(self._pool.stub_for(address))(request, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as rpc_error:
             error = error_from_rpc(rpc_error)
             said_by_replica = error.code != error.default_code

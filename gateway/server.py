@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import resource
 import socket
 from collections.abc import Generator
 
@@ -44,14 +43,6 @@ def build_server(app: ASGIApp, settings: GatewaySettings) -> EmbeddedServer:
         timeout_graceful_shutdown=math.ceil(settings.grace.total_seconds()) + 1,
     )
     return EmbeddedServer(config)
-
-
-def allow_open_files(wanted: int) -> None:
-    """Raise the soft limit of open files as far as it is allowed, so that many clients can be connected."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < target:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
 
 
 def listen(host: str, port: int) -> socket.socket:

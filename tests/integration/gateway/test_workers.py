@@ -32,7 +32,7 @@ async def running(redis_url: str, management: FakeManagement, watch: NamedWatch)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.execution.LIST_SECONDS", 0.3)
+    monkeypatch.setattr("gateway.execution.CALL_SECONDS", 0.3)
 
 
 async def listed(running: RunningGateway) -> list[dict[str, Any]]:
