@@ -142,10 +142,7 @@ class Lane:
             self._retire_surplus(serving)
         if now < self._start_after:
             return
-        if missing == 0 and any(worker.worn for worker in serving):
-            # One at a time: a start takes as much of the processors as thousands of short tasks.
-            missing = 1
-        for _ in range(missing):
+        for _ in range(missing or self._replaceable(serving)):
             self._start()
         reserved = sum(1 for worker in self.workers if worker.reserved_for is not None)
         while self._isolated and reserved < max(2, self.target):
@@ -175,6 +172,16 @@ class Lane:
         worker = self._start_worker(self)
         self.workers.append(worker)
         return worker
+
+    def _replaceable(self, serving: list[WorkerProcess]) -> int:
+        """How many successors of worn workers may be started while none is missing.
+
+        One at a time, since a start takes as much of the processors as thousands of short tasks; and no more while as
+        many still drain, which may take them as long as the longest task.
+        """
+        if not any(worker.worn for worker in serving):
+            return 0
+        return int(sum(1 for worker in self.workers if worker.retiring) < self.target)
 
     def _retire_surplus(self, serving: list[WorkerProcess]) -> None:
         """Let those go that others can do without, worn ones first: as many are ready as there are to be."""

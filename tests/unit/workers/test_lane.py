@@ -216,6 +216,23 @@ def test_worn_workers_are_replaced_one_at_a_time_and_demand_stays_as_it_is() -> 
     assert len(world.lane.workers) == 3
 
 
+def test_no_more_workers_drain_than_there_are_to_be() -> None:
+    world = World(1)
+    _known(world, "t", 60.0)
+    for _ in range(5):
+        world.add(1)
+        world.lane.workers[-1].worn = True
+        world.settle()
+        world.settle()
+    draining, worn = world.lane.workers
+    assert (draining.retiring, worn.retiring, world.lane.slots) == (True, False, 1)
+    draining.entries.clear()
+    draining.kill()
+    for _ in range(3):
+        world.settle()
+    assert worn.retiring
+
+
 def test_a_worn_worker_goes_on_while_successors_die_at_their_start() -> None:
     world = World(1)
     world.starts_ready = False
