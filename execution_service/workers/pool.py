@@ -230,7 +230,8 @@ class WorkerPool:
         try:
             worker = lane.grow()
         except OSError as error:
-            raise Overloaded(f"No process can be started: {error.strerror}.", code="worker_not_started") from error
+            message = f"No process can be started: {error.strerror or error}."
+            raise Overloaded(message, code="worker_not_started") from error
         return self._describe(worker)
 
     def remove_worker(self, worker_id: str, *, force: bool = False) -> WorkerInfo:
