@@ -1,0 +1,46 @@
+"""Where a stream's updates come from: at the gateway the log in Redis, at an execution replica what it runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from headrace.v1.task_pb2 import TaskUpdate
+from servicekit.live.cursors import Cursor
+from servicekit.live.events import LiveEvent
+from servicekit.live.filters import Filter
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The present state of the tasks that a filter fits: all that it names, or the newest ones."""
+
+    updates: Sequence[TaskUpdate]
+    # Further tasks fit; they are listed at `GET /api/tasks`.
+    more: bool = False
+    # Tasks that the filter names and that do not exist.
+    missing: Sequence[int] = field(default_factory=tuple)
+
+
+class LiveSource(Protocol):
+    """Publishes to a Hub, per task in the order of revisions and each once; progress by (attempt, n)."""
+
+    @property
+    def is_deaf(self) -> bool:
+        """Nothing is heard now: readers are told by snapshots what has changed meanwhile."""
+        ...
+
+    async def ready(self) -> None:
+        """Return when `replay` can be answered. Raises Unavailable after a bounded time."""
+        ...
+
+    def replay(self, cursor: Cursor) -> Sequence[LiveEvent] | None:
+        """The events after a place, up to what was published last; nothing where the place is not known any more."""
+        ...
+
+    def revision_of(self, task_id: int) -> int | None:
+        """The newest revision that was published of a task, where that is known."""
+        ...
+
+    async def snapshot(self, wanted: Filter) -> Snapshot:
+        """Read the present state. Raises HeadraceError."""
+        ...
