@@ -10,13 +10,14 @@ import redis.asyncio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from headrace.v1.task_pb2 import Progress, Submission, TaskStatus, TaskUpdate, UpdateBatch
+from headrace.v1.task_pb2 import Progress, Submission, TaskStatus, TaskUpdate
 from servicekit import redis_keys
 from servicekit.errors import Unavailable
 from servicekit.updates import FeedSignal, UpdateFeed
 from tests.support.fake_management import FakeManagement
 from tests.support.running_gateway import RunningGateway
 from tests.support.servers import RunningServer
+from tests.support.updates import publish_message, publish_update
 from tests.support.waiting import wait_until
 
 QUEUED = TaskStatus.TASK_STATUS_QUEUED
@@ -36,8 +37,7 @@ class Publisher:
         await self.publish(TaskUpdate(task_id=task_id, status=status, revision=task.revision, result=result))
 
     async def publish(self, update: TaskUpdate) -> None:
-        batch = UpdateBatch(task_ids=[update.task_id], updates=[update.SerializeToString()])
-        await self._store.publish(redis_keys.UPDATES_CHANNEL, batch.SerializeToString())
+        await publish_update(self._store, update)
 
 
 @pytest.fixture
@@ -202,9 +202,8 @@ async def test_the_feed_comes_back_by_itself_and_asks_for_a_fresh_snapshot(
     assert await subscription.next(timeout=5) is FeedSignal.RESYNC
     async with redis.asyncio.Redis.from_url(url) as client:
         update = TaskUpdate(task_id=7, status=QUEUED, revision=1)
-        batch = UpdateBatch(task_ids=[7], updates=[update.SerializeToString()])
-        await client.publish(redis_keys.UPDATES_CHANNEL, b"not a batch")
-        await client.publish(redis_keys.UPDATES_CHANNEL, batch.SerializeToString())
+        await publish_message(client, b"not a batch")
+        await publish_update(client, update)
     assert await subscription.next(timeout=5) == update
     await feed.stop()
 
