@@ -8,6 +8,7 @@ outbox.
 import asyncio
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -187,3 +188,14 @@ def update_of_state(state: PresentState) -> TaskUpdate:
         at=wall_time(),
         error=_brief_error(state.error),
     )
+
+
+def update_of_past(state: PresentState, *, status: str, attempt: int, revision: int, at: datetime) -> TaskUpdate:
+    """The update that tells of a change of `state`'s task, made then or earlier."""
+    update = TaskUpdate(
+        task_id=state.task_id, type=state.type, status=STATUS_TO_PROTO[status], attempt=attempt, revision=revision
+    )
+    update.at.FromDatetime(at)
+    if state.revision == revision and (error := _brief_error(state.error)) is not None:
+        update.error.CopyFrom(error)
+    return update
