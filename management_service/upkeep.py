@@ -106,9 +106,7 @@ def _updates_of(row: OutboxRow, states: Mapping[int, PresentState]) -> Iterator[
         present = (states.get(task_id) for task_id in row.task_ids)
         yield from (update_of_state(state) for state in present if state is not None and not state.removed)
         return
-    for task_id, status, attempt, revision in zip(
-        row.task_ids, row.statuses, row.attempts, row.revisions, strict=True
-    ):
+    for task_id, status, attempt, revision in zip(row.task_ids, row.statuses, row.attempts, row.revisions, strict=True):
         state = states.get(task_id)
         if state is not None and not state.removed:
             yield update_of_past(state, status=status, attempt=attempt, revision=revision, at=row.created_at)

@@ -81,10 +81,10 @@ class OutboxRow:
 
     def details(self) -> tuple[Any, ...]:
         """Statuses, attempts, revisions, and the time of the change."""
-        columns: tuple[Any, ...] = (None, None, None)
-        if self.in_detail:
-            columns = tuple(map(list, zip(*((row.status, row.attempt, row.revision) for row in self.tasks), strict=True)))
-        return (*columns, datetime.fromtimestamp(self.created_at, UTC))
+        at, rows = datetime.fromtimestamp(self.created_at, UTC), self.tasks
+        if not self.in_detail:
+            return None, None, None, at
+        return [row.status for row in rows], [row.attempt for row in rows], [row.revision for row in rows], at
 
 
 class LockedError(Exception):
@@ -500,9 +500,7 @@ class Tables:
     def _solitary_runs(self) -> bool:
         return any(row.status == "processing" and row.replica_losses >= 2 for row in self.tasks.values())
 
-    def _claim(
-        self, row: TaskRow, session_id: int, transaction: Transaction, *, solitary: bool
-    ) -> tuple[int | str | bytes | bool | None, ...]:
+    def _claim(self, row: TaskRow, session_id: int, transaction: Transaction, *, solitary: bool) -> tuple[Any, ...]:
         claimed = replace(
             row,
             status="processing",
