@@ -142,7 +142,7 @@ class LiveSession:
             if event.is_progress:
                 if is_final(told.status) or told.attempt > update.attempt:
                     return ()
-            elif update.revision <= told.revision:
+            elif 0 < update.revision <= told.revision:
                 self._note_published(update)
                 return ()
             else:
