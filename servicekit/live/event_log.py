@@ -46,6 +46,11 @@ class EventLog:
     def is_deaf(self) -> bool:
         return not self._feed.connected or self._sequencer is None
 
+    @property
+    def position(self) -> Cursor | None:
+        """The place of the event that was published last."""
+        return self._sequencer.window.newest if self._sequencer is not None else None
+
     async def ready(self) -> None:
         """Return when the kept events have been read, or after a bounded time without them."""
         self._used_at = time.monotonic()

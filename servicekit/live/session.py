@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -25,6 +25,8 @@ LOOK_SECONDS = 2.0
 IDLE_SECONDS = 15.0
 # Updates that a snapshot was ahead of are published within this time; until they were, events get no cursor.
 SETTLE_SECONDS = 5.0
+# What a snapshot says of a task has been published if it is so much older than the newest event, whatever the clocks.
+SETTLED_MS = 60_000
 # So many tasks that snapshots told of are remembered; beyond, a change may be told twice while the source is deaf.
 TOLD_MAX = 10_000
 
@@ -35,10 +37,14 @@ class StreamClosed(Exception):  # noqa: N818 - not an error: the service stops
 
 @dataclass(frozen=True, slots=True)
 class SnapshotFrame:
-    """The present state. `reset`: what the reader knew is void, since events were missed."""
+    """The present state. `reset`: what the reader knew is void, since events were missed.
+
+    The place is good for coming back, if there is one.
+    """
 
     snapshot: Snapshot
     reset: bool
+    cursor: Cursor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,13 @@ class EventFrame:
 
 
 Frame = SnapshotFrame | EventFrame
+
+
+def tells_end(frame: Frame) -> bool:
+    """Whether a frame of a stream of one task says that the task has ended."""
+    if isinstance(frame, SnapshotFrame):
+        return any(is_final(update.status) for update in frame.snapshot.updates)
+    return frame.event.is_final
 
 
 class LiveSession:
@@ -68,18 +81,24 @@ class LiveSession:
         self._looked_at = 0.0
         self._snapshot_missed = False
 
-    async def frames(self) -> AsyncIterator[Frame | None]:
+    async def frames(self) -> AsyncGenerator[Frame | None, None]:
         """Yield until the reader leaves; nothing at all (None) is yielded every IDLE_SECONDS without news.
+
+        The first is a snapshot, or nothing where the stream goes on after the cursor.
 
         Raises HeadraceError where the first snapshot cannot be had, Overloaded (`too_slow`) when the reader has left
         too much unread, StreamClosed when the service stops.
         """
         await self._source.ready()
         with contextlib.closing(self._hub.add(self._wanted)) as listener:
+            if self._hub.is_closed:
+                raise StreamClosed
             self._looked_at = time.monotonic()
             replay = self._source.replay(self._cursor) if self._cursor else None
             if replay is None:
-                yield SnapshotFrame(await self._first_snapshot(), reset=self._cursor is not None)
+                yield await self._read_snapshot(reset=self._cursor is not None)
+            else:
+                yield None
             for event in replay or ():
                 if self._wanted.wants(event.update):
                     yield EventFrame(event, placed=True)
@@ -89,15 +108,18 @@ class LiveSession:
                 if await listener.mailbox.is_idle(self._seconds_to_look()):
                     yield None
 
-    async def _first_snapshot(self) -> Snapshot:
+    async def _read_snapshot(self, *, reset: bool) -> SnapshotFrame:
+        begun = self._source.position
         snapshot = await self._source.snapshot(self._wanted)
+        self._told.clear()
         self._adopt(snapshot)
-        return snapshot
+        return SnapshotFrame(snapshot, reset, begun if self._is_settled() else None)
 
     async def _next(self, listener: Listener) -> Sequence[Frame]:
         heard = listener.mailbox.take()
         if isinstance(heard, LiveEvent):
-            return self._tell(heard)
+            # Between a hole and its snapshot a reader hears nothing: what follows the hole is in the snapshot.
+            return () if self._snapshot_missed else self._tell(heard)
         if heard is Signal.CLOSED:
             raise StreamClosed
         if heard is Signal.TOO_SLOW:
@@ -128,7 +150,7 @@ class LiveSession:
             if event.is_progress:
                 if is_final(told.status) or told.attempt > update.attempt:
                     return ()
-            elif update.revision <= told.revision:
+            elif 0 < update.revision <= told.revision:
                 self._note_published(update)
                 return ()
             else:
@@ -147,17 +169,15 @@ class LiveSession:
         return not self._ahead
 
     async def _start_anew(self) -> Sequence[Frame]:
-        """Void what was told. While no snapshot can be had, the reader hears nothing: it could not place it."""
+        """Void what was told, once a snapshot can be had."""
         self._snapshot_missed = True
         try:
-            snapshot = await self._source.snapshot(self._wanted)
+            frame = await self._read_snapshot(reset=True)
         except HeadraceError as error:
             self._postpone(error)
             return ()
         self._snapshot_missed = False
-        self._told.clear()
-        self._adopt(snapshot)
-        return [SnapshotFrame(snapshot, reset=True)]
+        return [frame]
 
     async def _look(self) -> Sequence[Frame]:
         """Tell by a snapshot what has changed unheard."""
@@ -186,9 +206,15 @@ class LiveSession:
             self._told.clear()
         for update in snapshot.updates:
             self._told[update.task_id] = update
-            published = self._source.revision_of(update.task_id)
-            if published is None or published < update.revision:
+            if self._may_be_unpublished(update):
                 self._ahead[update.task_id] = update.revision
+
+    def _may_be_unpublished(self, update: TaskUpdate) -> bool:
+        published, position = self._source.revision_of(update.task_id), self._source.position
+        if published is not None or position is None:
+            return published is None or published < update.revision
+        # Of a task that has not changed for long nothing may be known any more.
+        return update.at.ToMilliseconds() > position.ms - SETTLED_MS
 
     def _postpone(self, error: HeadraceError) -> None:
         self._looked_at = time.monotonic()

@@ -23,6 +23,11 @@ class EventWindow:
     def __len__(self) -> int:
         return len(self._events) - self._start
 
+    @property
+    def newest(self) -> Cursor:
+        """The place of the newest event; where there is none, the one after which everything is here."""
+        return self._cursors[-1] if len(self) else self._horizon
+
     def append(self, event: LiveEvent, cursor: Cursor) -> LiveEvent | None:
         """Add the newest event, and return the oldest where it is not kept any longer."""
         self._events.append(event)
@@ -39,7 +44,6 @@ class EventWindow:
 
     def after(self, cursor: Cursor) -> list[LiveEvent] | None:
         """The events after a place; nothing where some of them may be gone, or where nobody has been yet."""
-        newest = self._cursors[-1] if len(self) else self._horizon
-        if not self._horizon <= cursor <= newest:
+        if not self._horizon <= cursor <= self.newest:
             return None
         return self._events[bisect_right(self._cursors, cursor, lo=self._start) :]
