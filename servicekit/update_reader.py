@@ -12,6 +12,7 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from servicekit.cancelling import cancel_and_wait
 from servicekit.redis_errors import REDIS_ERRORS
 from servicekit.redis_keys import UPDATES, UPDATES_FIELD
 
@@ -23,7 +24,6 @@ _BLOCK_SECONDS = 1.0
 # How much longer than that an answer may take.
 _ANSWER_SECONDS = 1.5
 _PAUSE_SECONDS = 0.5
-_CANCEL_SECONDS = 0.1
 # A read that is full may be behind, and is followed by a look whether it fell out of what is kept.
 _ENTRIES_MAX = 64
 
@@ -56,8 +56,9 @@ class UpdateReader:
         self._pool = ConnectionPool.from_url(
             redis_url,
             protocol=2,
-            socket_timeout=_BLOCK_SECONDS + _ANSWER_SECONDS,
-            socket_connect_timeout=_CONNECT_SECONDS,
+            # Timeouts of our own: with redis-py's, one cancellation in ten was swallowed.
+            socket_timeout=None,
+            socket_connect_timeout=None,
             retry=Retry(NoBackoff(), 0),
         )
         self._task: asyncio.Task[None] | None = None
@@ -68,18 +69,16 @@ class UpdateReader:
             self._task = asyncio.create_task(self._run(), name="update_reader")
 
     async def stop(self) -> None:
-        task, self._task = self._task, None
-        while task is not None and not task.done():
-            # More than once: Python 3.11's wait_for, by which redis-py sends, can swallow a cancellation.
-            task.cancel()
-            await asyncio.wait([task], timeout=_CANCEL_SECONDS)
+        if self._task is not None:
+            await cancel_and_wait(self._task)
+            self._task = None
 
     async def kept(self) -> AsyncIterator[list[tuple[EntryId, bytes]]]:
         """All entries that are kept, some at a time, over a connection of its own. Raises what Redis raises."""
         connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
         position = START
         try:
-            await connection.connect()
+            await _connect(connection)
             entries = [(START, b"")]
             while entries:
                 answer = await _ask(connection, "XRANGE", UPDATES, f"({text_of(position)}", "+", "COUNT", _ENTRIES_MAX)
@@ -104,7 +103,7 @@ class UpdateReader:
         """Read on until the connection is lost."""
         connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
-            await connection.connect()
+            await _connect(connection)
             position = await self._find_place(connection)
             self._set_connected(True)
             while True:
@@ -123,7 +122,8 @@ class UpdateReader:
         newest = _first_id(await _ask(connection, "XREVRANGE", UPDATES, "+", "-", "COUNT", 1))
         oldest = _first_id(await _ask(connection, "XRANGE", UPDATES, "-", "+", "COUNT", 1))
         position = self.position
-        if position is not None and oldest <= position <= newest:
+        # A stream that was empty has lost nothing either, unless more than is kept was added since.
+        if position is not None and (position == START or oldest <= position <= newest):
             return position
         log.info("update_reader_starts", at=text_of(newest), was=text_of(position) if position else None)
         self.position = newest
@@ -154,9 +154,15 @@ def text_of(entry_id: EntryId) -> str:
     return f"{entry_id[0]}-{entry_id[1]}"
 
 
+async def _connect(connection: Any) -> None:
+    async with asyncio.timeout(_CONNECT_SECONDS):
+        await connection.connect()
+
+
 async def _ask(connection: Any, *command: str | int) -> Any:
-    await connection.send_command(*command)
-    return await connection.read_response()
+    async with asyncio.timeout(_BLOCK_SECONDS + _ANSWER_SECONDS):
+        await connection.send_command(*command)
+        return await connection.read_response()
 
 
 def _entries(answer: Sequence[Any]) -> Iterator[tuple[EntryId, bytes]]:
