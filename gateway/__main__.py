@@ -7,11 +7,11 @@ import structlog
 from gateway.app import create_app
 from gateway.core import Gateway
 from gateway.execution import Execution
-from gateway.server import EmbeddedServer, build_server, listen
 from gateway.settings import GatewaySettings
 from headrace.v1.execution_pb2_grpc import ExecutionServiceStub
 from headrace.v1.management_pb2_grpc import ManagementServiceStub
 from servicekit.consul_watch import ConsulWatch
+from servicekit.http.server import EmbeddedServer, build_server, listen
 from servicekit.logs import configure_logging
 from servicekit.open_files import allow_open_files
 from servicekit.registry import ConsulRegistry, ServiceRegistration
@@ -47,7 +47,7 @@ async def main(stop: asyncio.Event) -> None:
     execution_watch = registry.watch(EXECUTION, passing=False)
     execution_pool = ReplicaPool(execution_watch, ExecutionServiceStub)
     gateway = Gateway(settings, pool, Execution(execution_watch, execution_pool))
-    server = build_server(create_app(gateway), settings)
+    server = build_server(create_app(gateway), connections_max=settings.connections_max, grace=settings.grace)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await _unless_stopped(stop, asyncio.create_task(_connect(watch, execution_watch, gateway)))

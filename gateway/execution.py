@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import structlog
 
-from gateway.pointers import nearest, shown
 from headrace.v1 import execution_pb2 as pb
 from servicekit.discovery import ServiceWatch
 from servicekit.errors import (
@@ -22,6 +21,7 @@ from servicekit.errors import (
     Unavailable,
     error_from_rpc,
 )
+from servicekit.pointers import nearest, shown
 from servicekit.replica_pool import ReplicaPool
 
 if TYPE_CHECKING:  # exists for type checkers alone

@@ -13,10 +13,10 @@ from servicekit.clock import SystemClock
 from servicekit.discovery import Endpoint, Listener
 from servicekit.errors import FieldError, HeadraceError, InvalidArgument, NotFound
 from servicekit.grpc_server import GrpcServer
+from servicekit.live.hub import Hub
 
 if TYPE_CHECKING:
     from execution_service.replica import Replica
-    from execution_service.updates import UpdateFeed
     from result_store.store import ResultStore
 
 STARTED_AT = 1_900_000_000.25
@@ -91,7 +91,7 @@ class FakeExecutor(ExecutionServicer):
             self.list,
             cast("ResultStore", None),
             name=name,
-            feed=cast("UpdateFeed", None),
+            hub=Hub(),
             clock=SystemClock(),
         )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,8 +14,9 @@ from headrace.v1.task_pb2 import (
     OUTCOME_WORKER_DIED,
 )
 from management_service.domain.statuses import TaskEvent, TaskStatus
+from management_service.listing import list_tasks
 from management_service.storage.executors import ExecutorRepository
-from management_service.storage.records import Ending, NewTask
+from management_service.storage.records import Ending, Listing, NewTask
 from management_service.storage.tasks import TaskRepository
 from tests.support.task_rows import SESSION, Rows, report, submission
 
@@ -22,7 +24,7 @@ from tests.support.task_rows import SESSION, Rows, report, submission
 async def test_a_task_stored_for_a_live_session_is_processing_at_once(tasks: TaskRepository, rows: Rows) -> None:
     await rows.session()
     inserted = await tasks.insert([NewTask(submission(1), SESSION), NewTask(submission(2))])
-    assert inserted == {1: "processing", 2: "queued"}
+    assert inserted.statuses == {1: "processing", 2: "queued"}
     assert await rows.read(1, "attempt", "session_id", "revision") == (1, SESSION, 1)
 
 
@@ -31,19 +33,20 @@ async def test_a_task_stored_for_an_ended_session_is_queued_by_the_same_statemen
 ) -> None:
     await rows.session()
     assert await executors.end_session(SESSION, beat=0)
-    assert await tasks.insert([NewTask(submission(1), SESSION)]) == {1: "queued"}
+    assert (await tasks.insert([NewTask(submission(1), SESSION)])).statuses == {1: "queued"}
     assert await rows.read(1, "attempt", "session_id") == (0, None)
 
 
 async def test_storing_a_task_twice_is_storing_it_once(tasks: TaskRepository, rows: Rows) -> None:
     await rows.queued(1)
-    assert await tasks.insert([NewTask(submission(1, data=b'{"other":1}')), NewTask(submission(2))]) == {2: "queued"}
+    inserted = await tasks.insert([NewTask(submission(1, data=b'{"other":1}')), NewTask(submission(2))])
+    assert inserted.statuses == {2: "queued"}
     assert await rows.read(1, "data") == b"{}"
 
 
 async def test_a_delayed_task_is_scheduled_and_becomes_due(tasks: TaskRepository, rows: Rows) -> None:
     await rows.session()
-    assert await tasks.insert([NewTask(submission(1, delay_ms=60_000), SESSION)]) == {1: "scheduled"}
+    assert (await tasks.insert([NewTask(submission(1, delay_ms=60_000), SESSION)])).statuses == {1: "scheduled"}
     assert await tasks.promote_due() == []
     await rows.set(1, "run_at = now()")
     assert [(change.task_id, change.status) for change in await tasks.promote_due()] == [(1, "queued")]
@@ -51,7 +54,7 @@ async def test_a_delayed_task_is_scheduled_and_becomes_due(tasks: TaskRepository
 
 async def test_an_idempotency_key_belongs_to_the_first_task(tasks: TaskRepository) -> None:
     await tasks.insert([NewTask(submission(1, idempotency_key="k", fingerprint=b"f"))])
-    assert await tasks.insert([NewTask(submission(2, idempotency_key="k", fingerprint=b"g"))]) == {}
+    assert (await tasks.insert([NewTask(submission(2, idempotency_key="k", fingerprint=b"g"))])).statuses == {}
     assert await tasks.find_by_keys(["k", "unknown"]) == {"k": (1, b"f")}
 
 
@@ -135,10 +138,13 @@ async def test_failures_are_retried_until_the_last_attempt(tasks: TaskRepository
     await rows.processing(1, max_attempts=2)
     [change] = await tasks.end_attempts([Ending(TaskEvent.ATTEMPT_FAILED, report(1, 1, OUTCOME_FAILED))])
     assert change.status == "retrying"
-    assert await rows.outbox() == []
+    assert await rows.outbox() == [[1]]
+    await rows.clear_outbox()
     await rows.set(1, "run_at = now()")
     await tasks.promote_due()
     await tasks.claim(pool="cpu", types=["noop"], slots=[SESSION])
+    assert await rows.outbox() == [[1], [1]]
+    await rows.clear_outbox()
     [change] = await tasks.end_attempts([Ending(TaskEvent.ATTEMPT_FAILED, report(1, 2, OUTCOME_FAILED))])
     assert (change.status, change.error) == ("failed", '{"code": "handler_error", "message": "no luck"}')
     assert await rows.outbox() == [[1]]
@@ -191,7 +197,7 @@ async def test_tasks_of_an_ended_session_are_rescued_and_the_third_loss_is_final
     changes = {change.task_id: change.status for change in await tasks.rescue()}
     assert changes == {1: "queued", 2: "failed", 3: "cancelled"}
     assert await rows.read(1, "failures", "replica_losses", "attempt") == (0, 1, 1)
-    assert sorted(await rows.outbox()) == [[2, 3]]
+    assert (await rows.outbox())[-1] == [1, 2, 3]
 
 
 async def test_tasks_of_a_session_without_a_row_are_rescued(tasks: TaskRepository, rows: Rows) -> None:
@@ -239,7 +245,7 @@ async def test_only_a_finished_task_is_removed_and_not_right_after_its_cancel(
     await rows.set(1, "cancel_requested_at = now() - interval '61 seconds'")
     assert await tasks.remove(1)
     assert await tasks.get(1) is None
-    assert await tasks.insert([NewTask(submission(1))]) == {}
+    assert (await tasks.insert([NewTask(submission(1))])).statuses == {}
 
 
 async def test_an_unstorable_task_becomes_a_failed_row(tasks: TaskRepository, rows: Rows) -> None:
@@ -269,6 +275,29 @@ async def test_pages_go_from_the_newest_and_filter(tasks: TaskRepository, rows: 
     assert [row.task_id for row in page] == [4, 3]
     counts, _ = await tasks.count_statuses()
     assert counts[TaskStatus.QUEUED] == 6
+
+
+async def test_lists_take_several_statuses_and_types_or_ids(tasks: TaskRepository, rows: Rows) -> None:
+    await rows.processing(8, 9)
+    await rows.queued(*range(1, 6))
+    await rows.queued(6, 7, type="other")
+    await tasks.complete([report(9, 1)])
+
+    async def listed(**wanted: Any) -> tuple[list[int], int]:
+        found, after = await list_tasks(tasks, Listing(**{"limit": 3, **wanted}))
+        return [row.task_id for row in found], after
+
+    assert await listed() == ([9, 8, 7], 7)
+    both = {"statuses": (TaskStatus.QUEUED, TaskStatus.PROCESSING), "type_names": ("noop", "other")}
+    assert await listed(**both) == ([8, 7, 6], 6)
+    assert await listed(**both, after=6) == ([5, 4, 3], 3)
+    assert await listed(**both, after=3) == ([2, 1], 0)
+    assert await listed(type_names=("other", "nothing")) == ([7, 6], 0)
+    # Those that are named come on one page.
+    assert await listed(task_ids=(1, 6, 8, 9, 99)) == ([9, 8, 6, 1], 0)
+    assert await listed(task_ids=(1, 6, 8, 9), **both) == ([8, 6, 1], 0)
+    assert await tasks.remove(9)
+    assert await listed(task_ids=(9,)) == ([], 0)
 
 
 async def test_expired_tasks_are_hidden_and_their_shells_dropped_a_day_later(tasks: TaskRepository, rows: Rows) -> None:

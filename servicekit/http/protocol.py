@@ -1,16 +1,22 @@
-"""uvicorn's HTTP protocol with bounds on connections: how many there are, and how long headers may take."""
+"""uvicorn's HTTP protocol with bounds: on connections, on the time of headers, on the silence of peers."""
 
 import asyncio
-from typing import Any
+import socket
+from typing import Any, cast
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.problems import problem
-from gateway.request_ids import begin_request
+from servicekit.http.problems import problem, raw_problem
+from servicekit.http.request_ids import begin_request
 
 HEADER_SECONDS = 10.0
+# A peer that acknowledges nothing, or has no room for anything, for so long has gone.
+SILENT_SECONDS = 30
+# In the scope of a request: ends its connection at once, whatever waits to be sent.
+ABORT = "headrace.abort"
+_CROWD = "Too many connections are open."
 
 
 async def refuse_crowd(scope: Scope, receive: Receive, send: Send) -> None:
@@ -20,7 +26,7 @@ async def refuse_crowd(scope: Scope, receive: Receive, send: Send) -> None:
         Request(scope),
         status=503,
         code="overloaded",
-        detail="Too many connections are open.",
+        detail=_CROWD,
         headers={"Retry-After": "1", "Connection": "close"},
     )
     await response(scope, receive, send)
@@ -38,6 +44,9 @@ class BoundedHeadersProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_SECONDS * 1000
+        )
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -51,9 +60,20 @@ class BoundedHeadersProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
-        crowded = self._connections_max is not None and len(self.connections) > self._connections_max
-        self.app = refuse_crowd if crowded else self._served_app
+        cast("dict[str, Any]", self.scope)[ABORT] = self.transport.abort
+        self.app = refuse_crowd if self._is_crowded() else self._served_app
         super().on_headers_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        if self._is_crowded():
+            self.transport.write(raw_problem(status=503, code="overloaded", detail=_CROWD, headers=["retry-after: 1"]))
+            self.transport.close()
+            return
+        super().handle_websocket_upgrade()
+
+    def _is_crowded(self) -> bool:
+        """Whether this connection is one too many; WebSockets count too."""
+        return self._connections_max is not None and len(self.connections) > self._connections_max
 
     def _start_timer(self) -> None:
         self._header_timer = self.loop.call_later(HEADER_SECONDS, self._give_up)
