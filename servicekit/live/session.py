@@ -1,5 +1,6 @@
 """What one reader is told: where it stood or a snapshot, then every event that it wants, in order."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -27,6 +28,8 @@ IDLE_SECONDS = 15.0
 SETTLE_SECONDS = 5.0
 # What a snapshot says of a task has been published if it is so much older than the newest event, whatever the clocks.
 SETTLED_MS = 60_000
+# After so many old events others get their turn.
+REPLAYED_AT_ONCE = 500
 # So many tasks that snapshots told of are remembered; beyond, a change may be told twice while the source is deaf.
 TOLD_MAX = 10_000
 
@@ -99,9 +102,11 @@ class LiveSession:
                 yield await self._read_snapshot(reset=self._cursor is not None)
             else:
                 yield None
-            for event in replay or ():
+            for number, event in enumerate(replay or ()):
                 if self._wanted.wants(event.update):
                     yield EventFrame(event, placed=True)
+                if number % REPLAYED_AT_ONCE == REPLAYED_AT_ONCE - 1:
+                    await asyncio.sleep(0)
             while True:
                 for frame in await self._next(listener):
                     yield frame
