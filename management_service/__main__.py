@@ -28,7 +28,6 @@ log = structlog.stdlib.get_logger(__name__)
 SERVICE = "headrace.v1.ManagementService"
 # A loop that has not finished a round for this long does not work.
 _PROGRESS_SECONDS = 5.0
-_WATCH_QUEUE_MAX = 20_000
 _DATABASE_CONNECTIONS = 12
 
 
@@ -53,7 +52,7 @@ async def _serve(settings: ManagementSettings, stop: asyncio.Event) -> None:
     await watch.start()
     manager = Manager(settings, database, redis, watch, clock=SystemClock(), rng=random.Random())
     execution = ReplicaPool(watch, ExecutionServiceStub)
-    feed = UpdateFeed(redis_url, queue_max=_WATCH_QUEUE_MAX)
+    feed = UpdateFeed(redis_url)
     server = GrpcServer(settings.host, settings.grpc_port, readiness=_readiness(manager))
     servicer = ManagementServicer(
         store=manager.store,
@@ -83,6 +82,7 @@ async def _serve(settings: ManagementSettings, stop: asyncio.Event) -> None:
     server.set_serving(False)
     await registry.deregister()
     await manager.stop()
+    await servicer.end_streams()
     await feed.stop()
     await server.stop(settings.grace.total_seconds())
     await execution.close()

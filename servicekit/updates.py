@@ -31,7 +31,7 @@ class FeedSignal(Enum):
 class Subscription:
     """What one listener has not heard yet. Close it, or use it as a context manager."""
 
-    def __init__(self, feed: "UpdateFeed", task_id: int | None, queue_max: int) -> None:
+    def __init__(self, feed: "UpdateFeed", task_id: int, queue_max: int) -> None:
         self.task_id = task_id
         self._feed = feed
         self._queue_max = queue_max
@@ -98,7 +98,6 @@ class UpdateFeed:
     def __init__(self, redis_url: str, *, queue_max: int = 256) -> None:
         self._queue_max = queue_max
         self._by_task: dict[int, list[Subscription]] = {}
-        self._of_all: list[Subscription] = []
         self.reader = UpdateReader(redis_url, self)
         self._followers: list[Listener] = []
         self._closed = False
@@ -125,26 +124,21 @@ class UpdateFeed:
         """Hear of one task from now on."""
         subscription = Subscription(self, task_id, self._queue_max)
         self._by_task.setdefault(task_id, []).append(subscription)
-        return self._begun(subscription)
-
-    def subscribe_all(self) -> Subscription:
-        """Hear of every task from now on."""
-        subscription = Subscription(self, None, self._queue_max)
-        self._of_all.append(subscription)
-        return self._begun(subscription)
+        if self._closed:
+            subscription.signal(FeedSignal.CLOSED)
+        return subscription
 
     def forget(self, subscription: Subscription) -> None:
         """End a subscription; safe to repeat."""
-        task_id = subscription.task_id
-        listeners = self._of_all if task_id is None else self._by_task.get(task_id, [])
+        listeners = self._by_task.get(subscription.task_id, [])
         if subscription in listeners:
             listeners.remove(subscription)
-        if task_id is not None and not listeners:
-            self._by_task.pop(task_id, None)
+        if not listeners:
+            self._by_task.pop(subscription.task_id, None)
 
     @property
     def listeners(self) -> int:
-        return len(self._of_all) + sum(map(len, self._by_task.values()))
+        return sum(map(len, self._by_task.values()))
 
     def take(self, entry_id: EntryId, message: bytes) -> None:
         for follower in self._followers:
@@ -166,25 +160,20 @@ class UpdateFeed:
 
     def dispatch(self, message: bytes) -> None:
         """Hand a serialized UpdateBatch to those who listen; decodes no update that nobody wants."""
-        if not self._by_task and not self._of_all:
+        if not self._by_task:
             return
         batch = UpdateBatch.FromString(message)
-        watched = None if self._of_all else self._by_task.keys() & set(batch.task_ids)
-        if watched is not None and not watched:
+        watched = self._by_task.keys() & set(batch.task_ids)
+        if not watched:
             return
         for task_id, encoded in zip(batch.task_ids, batch.updates, strict=True):
-            if watched is None or task_id in watched:
+            if task_id in watched:
                 self._deliver(task_id, TaskUpdate.FromString(encoded))
-
-    def _begun(self, subscription: Subscription) -> Subscription:
-        if self._closed:
-            subscription.signal(FeedSignal.CLOSED)
-        return subscription
 
     def _deliver(self, task_id: int, update: TaskUpdate) -> None:
         # Copies, since a listener that overflows takes itself off the list.
-        for subscription in [*self._by_task.get(task_id, ()), *self._of_all]:
+        for subscription in tuple(self._by_task.get(task_id, ())):
             subscription.push(update)
 
     def _subscriptions(self) -> Iterable[Subscription]:
-        return [*self._of_all, *(one for listeners in self._by_task.values() for one in listeners)]
+        return [one for listeners in self._by_task.values() for one in listeners]

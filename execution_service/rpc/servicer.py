@@ -153,7 +153,8 @@ class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
             await context.send_initial_metadata(())
             while True:
                 updates = await next_updates(listener.mailbox, at_most=UPDATES_PER_MESSAGE)
-                yield execution_pb2.ExecutionServiceWatchTasksResponse(updates=updates)
+                if updates:
+                    yield execution_pb2.ExecutionServiceWatchTasksResponse(updates=updates)
 
 
 async def _attach_message(requests: AsyncIterator[execution_pb2.DispatchRequest]) -> str:

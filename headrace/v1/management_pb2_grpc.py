@@ -171,8 +171,9 @@ class ManagementServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchTasks(self, request, context):
-        """Updates of tasks as this replica commits them or hears of them: a snapshot of each id named first. No ids: all
-        tasks, no snapshot. Ends with RESOURCE_EXHAUSTED when the reader is too slow.
+        """Updates of tasks, whichever replica commits them: per task in the order of revisions, each once. A snapshot of each
+        id named comes first, and again where updates may have been missed; a reader drops what is not newer. No ids: all
+        tasks, no snapshot. Ends with RESOURCE_EXHAUSTED when the reader is too slow, UNAVAILABLE when the replica stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -65,8 +65,9 @@ class ManagementServiceStub:
     UNAVAILABLE: Redis does not answer, so readers could not be told to forget what they know; nothing was changed.
     """
     WatchTasks: _grpc.UnaryStreamMultiCallable[_management_pb2.WatchTasksRequest, _management_pb2.WatchTasksResponse]
-    """Updates of tasks as this replica commits them or hears of them: a snapshot of each id named first. No ids: all
-    tasks, no snapshot. Ends with RESOURCE_EXHAUSTED when the reader is too slow.
+    """Updates of tasks, whichever replica commits them: per task in the order of revisions, each once. A snapshot of each
+    id named comes first, and again where updates may have been missed; a reader drops what is not newer. No ids: all
+    tasks, no snapshot. Ends with RESOURCE_EXHAUSTED when the reader is too slow, UNAVAILABLE when the replica stops.
     """
     ReserveTaskIds: _grpc.UnaryUnaryMultiCallable[_management_pb2.ReserveTaskIdsRequest, _management_pb2.ReserveTaskIdsResponse]
     """Leases a block of 1,000,000 task ids that nobody was given before, also after a restored database or an
@@ -114,8 +115,9 @@ class ManagementServiceAsyncStub(ManagementServiceStub):
     UNAVAILABLE: Redis does not answer, so readers could not be told to forget what they know; nothing was changed.
     """
     WatchTasks: _aio.UnaryStreamMultiCallable[_management_pb2.WatchTasksRequest, _management_pb2.WatchTasksResponse]  # type: ignore[assignment]
-    """Updates of tasks as this replica commits them or hears of them: a snapshot of each id named first. No ids: all
-    tasks, no snapshot. Ends with RESOURCE_EXHAUSTED when the reader is too slow.
+    """Updates of tasks, whichever replica commits them: per task in the order of revisions, each once. A snapshot of each
+    id named comes first, and again where updates may have been missed; a reader drops what is not newer. No ids: all
+    tasks, no snapshot. Ends with RESOURCE_EXHAUSTED when the reader is too slow, UNAVAILABLE when the replica stops.
     """
     ReserveTaskIds: _aio.UnaryUnaryMultiCallable[_management_pb2.ReserveTaskIdsRequest, _management_pb2.ReserveTaskIdsResponse]  # type: ignore[assignment]
     """Leases a block of 1,000,000 task ids that nobody was given before, also after a restored database or an
@@ -214,8 +216,9 @@ class ManagementServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _management_pb2.WatchTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_management_pb2.WatchTasksResponse], _abc.AsyncIterator[_management_pb2.WatchTasksResponse]]:
-        """Updates of tasks as this replica commits them or hears of them: a snapshot of each id named first. No ids: all
-        tasks, no snapshot. Ends with RESOURCE_EXHAUSTED when the reader is too slow.
+        """Updates of tasks, whichever replica commits them: per task in the order of revisions, each once. A snapshot of each
+        id named comes first, and again where updates may have been missed; a reader drops what is not newer. No ids: all
+        tasks, no snapshot. Ends with RESOURCE_EXHAUSTED when the reader is too slow, UNAVAILABLE when the replica stops.
         """
 
     @_abc_1.abstractmethod

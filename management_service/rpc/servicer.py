@@ -23,6 +23,8 @@ from management_service.storage.records import TaskRow
 from management_service.storage.tasks import TaskRepository
 from management_service.storing import TaskStore
 from servicekit.errors import HeadraceError, InvalidArgument
+from servicekit.live.event_log import EventLog
+from servicekit.live.hub import Hub
 from servicekit.replica_pool import ReplicaPool
 from servicekit.updates import UpdateFeed
 
@@ -55,6 +57,8 @@ class ManagementServicer(ManagementServiceServicer):
         self._ids = ids
         self._execution = execution
         self._feed = feed
+        self._hub = Hub()
+        self._log = EventLog(self._hub, feed)
 
     async def SubmitTasks(self, request: pb.SubmitTasksRequest, context: Context) -> pb.SubmitTasksResponse:
         submissions = list(request.batch.submissions)
@@ -105,8 +109,13 @@ class ManagementServicer(ManagementServiceServicer):
             raise InvalidArgument(f"at most {_WATCHED_MAX} task ids can be watched at once", code="too_many_items")
         # Nobody pays for hearing every update before somebody wants to.
         self._feed.start()
-        async for updates in watch_tasks(self._feed, self._tasks, request.task_ids):
+        async for updates in watch_tasks(self._hub, self._log, self._tasks, request.task_ids):
             yield pb.WatchTasksResponse(updates=updates)
+
+    async def end_streams(self) -> None:
+        """Let those who watch know that the service stops."""
+        self._hub.close()
+        await self._log.stop()
 
     async def ReserveTaskIds(self, request: pb.ReserveTaskIdsRequest, context: Context) -> pb.ReserveTaskIdsResponse:
         first_id, last_id = await self._ids.reserve()

@@ -1,43 +1,37 @@
-"""The stream of updates that WatchTasks gives."""
+"""The stream of updates that WatchTasks gives: that of the gateway's live streams, for internal clients."""
 
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 from headrace.v1.task_pb2 import TaskUpdate
 from management_service.publishing import update_of_state
 from management_service.storage.tasks import TaskRepository
-from servicekit.errors import Overloaded
-from servicekit.updates import FeedSignal, UpdateFeed
+from servicekit.live.event_log import EventLog
+from servicekit.live.filters import Filter
+from servicekit.live.hub import Hub
+from servicekit.live.mailbox import next_updates
 
 _BATCH_MAX = 1_000
-_WAIT_SECONDS = 30.0
 
 
 async def watch_tasks(
-    feed: UpdateFeed, tasks: TaskRepository, task_ids: Sequence[int]
+    hub: Hub, log: EventLog, tasks: TaskRepository, task_ids: Sequence[int]
 ) -> AsyncIterator[list[TaskUpdate]]:
     """Yield a snapshot of the named tasks, then what changes; without names, what changes of any task.
 
-    Subscribes first, so that nothing falls between; a reader drops what is not newer than its snapshot. Raises
-    Overloaded when the reader is too slow.
+    Listens first, so that nothing falls between; a reader drops what is not newer than its snapshot. Another snapshot
+    comes where updates may have been missed. Raises Overloaded when the reader is too slow, Unavailable when the
+    service stops.
     """
-    wanted = frozenset(task_ids)
-    with feed.subscribe_all() as subscription:
-        if wanted:
-            yield await _snapshot(tasks, task_ids)
+    await log.ready()
+    with contextlib.closing(hub.add(Filter(task_ids=frozenset(task_ids)))) as listener:
+        updates: list[TaskUpdate] = []
         while True:
-            item = await subscription.next(timeout=_WAIT_SECONDS)
-            updates: list[TaskUpdate] = []
-            while isinstance(item, TaskUpdate):
-                updates.append(item)
-                item = await subscription.next(timeout=0) if len(updates) < _BATCH_MAX else None
-            if updates := [update for update in updates if not wanted or update.task_id in wanted]:
+            if updates:
                 yield updates
-            if item is FeedSignal.CLOSED:
-                return
-            if item is FeedSignal.OVERFLOW:
-                raise Overloaded("the reader is too slow for the updates", code="reader_too_slow")
-            if item is FeedSignal.RESYNC and wanted:
+            elif task_ids:
                 yield await _snapshot(tasks, task_ids)
+            updates = await next_updates(listener.mailbox, at_most=_BATCH_MAX)
 
 
 async def _snapshot(tasks: TaskRepository, task_ids: Sequence[int]) -> list[TaskUpdate]:

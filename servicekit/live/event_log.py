@@ -54,10 +54,13 @@ class EventLog:
     async def ready(self) -> None:
         """Return when the kept events have been read, or after a bounded time without them."""
         self._used_at = time.monotonic()
-        if self._sequencer is None:
-            self._start_reading()
-            if self._reading is not None:
-                await asyncio.wait([self._reading], timeout=_READY_SECONDS)
+        deadline = self._used_at + _READY_SECONDS
+        # Again where it was given up meanwhile, since the feed has found its place.
+        while self._sequencer is None and (left := deadline - time.monotonic()) > 0:
+            reading = self._start_reading()
+            await asyncio.wait([reading], timeout=left)
+            if not reading.cancelled():
+                return
 
     def replay(self, cursor: Cursor) -> Sequence[LiveEvent] | None:
         """The events after a place, up to what was published last; nothing where the place is not known any more."""
@@ -92,10 +95,11 @@ class EventLog:
 
     # Details.
 
-    def _start_reading(self) -> None:
+    def _start_reading(self) -> asyncio.Task[None]:
         if self._reading is None:
             self._arrived = []
             self._reading = asyncio.create_task(self._read_kept(), name="event_log")
+        return self._reading
 
     async def _read_kept(self) -> None:
         """Read all that Redis keeps, then what has come meanwhile. Readers that listen already start anew."""

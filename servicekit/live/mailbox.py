@@ -96,8 +96,9 @@ class Mailbox:
 
 
 async def next_updates(mailbox: Mailbox, *, at_most: int) -> list[TaskUpdate]:
-    """Wait for updates, and return those that are there. Raises Overloaded when the reader was too slow, and
-    Unavailable when the service stops. Resets mean nothing to readers without snapshots.
+    """Wait for updates, and return those that are there; none where some may have been missed.
+
+    Raises Overloaded when the reader was too slow, and Unavailable when the service stops.
     """
     updates: list[TaskUpdate] = []
     while len(updates) < at_most:
@@ -108,7 +109,7 @@ async def next_updates(mailbox: Mailbox, *, at_most: int) -> list[TaskUpdate]:
             raise Overloaded("the reader is too slow for the updates", code="reader_too_slow")
         elif heard is Signal.CLOSED:
             raise Unavailable("the service stops", code="restarting")
-        elif heard is None and updates:
+        elif heard is Signal.RESET or (heard is None and updates):
             break
         elif heard is None:
             await mailbox.is_idle(_WAIT_SECONDS)

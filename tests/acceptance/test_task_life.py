@@ -232,9 +232,15 @@ async def test_grpc_clients_submit_read_watch_and_cancel(cluster: LocalCluster, 
         batch = task_pb2.SubmissionBatch(submissions=[submission(block.first_id, data=b'{"n":7}')])
         submitted: Any = await stub.SubmitTasks(management_pb2.SubmitTasksRequest(batch=batch), timeout=5)
         assert list(submitted.task_ids) == [block.first_id]
-        async for response in watch:
-            if any(update.status == task_pb2.TASK_STATUS_COMPLETED for update in response.updates):
-                break
+        revisions = [0]
+        status = task_pb2.TASK_STATUS_UNSPECIFIED
+        while status != task_pb2.TASK_STATUS_COMPLETED:
+            response: Any = await watch.read()
+            for update in response.updates:
+                if update.revision > revisions[-1]:
+                    revisions.append(update.revision)
+                    status = update.status
+        assert revisions == list(range(revisions[0], revisions[-1] + 1))
         read: Any = await stub.GetTask(management_pb2.GetTaskRequest(task_id=block.first_id), timeout=5)
         assert (read.task.status, json.loads(read.task.result)) == (task_pb2.TASK_STATUS_COMPLETED, {"n": 7})
         with pytest.raises(grpc.aio.AioRpcError) as refused:

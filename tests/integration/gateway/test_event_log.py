@@ -217,3 +217,16 @@ async def test_what_redis_did_not_take_is_published_when_it_is_back(own_redis: t
         assert await client.xlen(redis_keys.UPDATES) >= 1
         running.cancel()
         await asyncio.wait([running])
+
+
+async def test_a_reader_that_comes_while_the_feed_finds_its_place_is_served(
+    redis_url: str, store: redis.asyncio.Redis
+) -> None:
+    hub, feed = Hub(), UpdateFeed(redis_url)
+    log = EventLog(hub, feed)
+    becoming_ready = asyncio.create_task(log.ready())
+    await asyncio.sleep(0)
+    feed.lose_track()
+    await becoming_ready
+    assert log.position is not None
+    await log.stop()

@@ -25,13 +25,6 @@ async def test_a_listener_hears_of_its_task_alone(feed: UpdateFeed) -> None:
         assert await subscription.next(timeout=0) is None
 
 
-async def test_a_listener_to_all_hears_everything(feed: UpdateFeed) -> None:
-    subscription = feed.subscribe_all()
-    feed.dispatch(message(6, 7))
-    heard = [await subscription.next(timeout=1), await subscription.next(timeout=1)]
-    assert [each.task_id for each in heard if isinstance(each, TaskUpdate)] == [6, 7]
-
-
 async def test_an_update_ends_a_wait(feed: UpdateFeed) -> None:
     with feed.subscribe(7) as subscription:
         waiting = asyncio.create_task(subscription.next(timeout=5))
