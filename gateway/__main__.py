@@ -6,10 +6,10 @@ import structlog
 
 from gateway.app import create_app
 from gateway.core import Gateway
-from gateway.server import EmbeddedServer, allow_open_files, build_server, listen
 from gateway.settings import GatewaySettings
 from headrace.v1.management_pb2_grpc import ManagementServiceStub
 from servicekit.consul_watch import ConsulWatch
+from servicekit.http.server import EmbeddedServer, allow_open_files, build_server, listen
 from servicekit.logs import configure_logging
 from servicekit.registry import ConsulRegistry, ServiceRegistration
 from servicekit.replica_pool import ReplicaPool
@@ -40,7 +40,7 @@ async def main(stop: asyncio.Event) -> None:
     watch = registry.watch(MANAGEMENT)
     pool = ReplicaPool(watch, ManagementServiceStub)
     gateway = Gateway(settings, pool)
-    server = build_server(create_app(gateway), settings)
+    server = build_server(create_app(gateway), connections_max=settings.connections_max, grace=settings.grace)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await _unless_stopped(stop, asyncio.create_task(_connect(watch, gateway)))

@@ -10,11 +10,11 @@ from gateway.bodies import BackoffBody, TaskBody
 from gateway.catalog import Catalog
 from gateway.data_rules import decode_data
 from gateway.options import PRIORITY_DEFAULT, option_errors, parse_time
-from gateway.pointers import child
 from gateway.task_options import combination_errors, differing_options, requested_backoff
 from gateway.task_types import TaskTypeEntry
 from headrace.v1.task_pb2 import Submission, TaskOptions
 from servicekit.errors import FieldError, InvalidArgument, TooLarge
+from servicekit.pointers import child
 
 _ERRORS_MAX = 20
 # After checking so much data at a stretch, others get their turn.

@@ -4,11 +4,12 @@ from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from gateway import docs, info_routes, live, openapi, task_routes
+from gateway import docs, info_routes, openapi, task_routes
 from gateway.core import Gateway
 from gateway.openapi_types import Json, with_task_types
-from gateway.problems import EXCEPTION_HANDLERS
 from gateway.shell import RequestShell
+from servicekit.http.problems import EXCEPTION_HANDLERS
+from servicekit.live.websocket import socket_routes
 
 
 def create_app(gateway: Gateway) -> ASGIApp:
@@ -25,15 +26,17 @@ def create_app(gateway: Gateway) -> ASGIApp:
     # The newest that the bundled viewer understands.
     app.openapi_version = openapi.OPENAPI_VERSION
     app.state.gateway = gateway
+    app.state.live = gateway.live
     fixed = app.openapi
 
     def described() -> Json:
         return with_task_types(fixed(), gateway.catalog.describe_all(), openapi.NEW_TASK)
 
     app.openapi = described  # type: ignore[method-assign]
-    routers = (task_routes.router, info_routes.router, live.router, docs.router)
+    routers = (task_routes.router, info_routes.router, docs.router)
     for router in routers:
         app.include_router(router)
+    app.router.routes.extend(socket_routes())
     routes = [*app.routes, *(route for router in routers for route in router.routes)]
     app.state.routes = [route for route in routes if isinstance(route, Route)]
     return RequestShell(app, gateway.metrics, gateway.interrupts)

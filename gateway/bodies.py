@@ -1,7 +1,6 @@
 """From bytes to task requests: read a body within its bounds, then decode it, naming what is wrong where."""
 
 import asyncio
-import json
 import re
 from datetime import timedelta
 from typing import TypeVar
@@ -10,13 +9,10 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from gateway.body_budget import BodyHold
-from gateway.pointers import child, nearest
-from gateway.problems import InvalidJson, SlowBody, UnsupportedMediaType
-from gateway.strings import find_string, has_surrogate
 from servicekit.errors import FieldError, HeadraceError, InvalidArgument, TooLarge
-
-# A lone surrogate is looked for by a second, slow parse; larger bodies are just called malformed.
-_SECOND_PARSE_BYTES_MAX = 4 * 1024 * 1024
+from servicekit.http.problems import InvalidJson, SlowBody, UnsupportedMediaType
+from servicekit.pointers import child, nearest
+from servicekit.strings import lone_surrogate
 
 
 class BackoffBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -141,7 +137,7 @@ def _require_utf8(body: bytes) -> None:
 
 
 def _malformed(body: bytes, error: Exception) -> HeadraceError:
-    lone = _lone_surrogate(body)
+    lone = lone_surrogate(body)
     if lone is not None:
         message = "The string holds half of a surrogate pair, which is no character."
         return InvalidArgument(message, code="invalid_unicode", fields=[FieldError(lone, "invalid_unicode", message)])
@@ -156,21 +152,6 @@ def _position(body: bytes, offset: int) -> str:
     line = before.count(b"\n") + 1
     column = len(before[before.rfind(b"\n") + 1 :].decode(errors="replace")) + 1
     return f"line {line}, column {column}"
-
-
-def _lone_surrogate(body: bytes) -> str | None:
-    """The pointer of a string with a lone surrogate: the decoder calls it malformed, the standard library does not."""
-    if b"\\u" not in body or len(body) > _SECOND_PARSE_BYTES_MAX:
-        return None
-    try:
-        value = json.loads(body, parse_constant=_refuse_constant, parse_int=len, parse_float=len)
-    except (ValueError, RecursionError):
-        return None
-    return find_string(value, has_surrogate)
-
-
-def _refuse_constant(text: str) -> None:
-    raise ValueError(f"{text} is not JSON")
 
 
 def _invalid_shape(text: str, shape: type[msgspec.Struct]) -> InvalidArgument:

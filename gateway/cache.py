@@ -2,16 +2,17 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
 from google.protobuf.message import DecodeError
 
 from gateway.redis_gate import RedisGate
-from gateway.views import is_final
 from headrace.v1.task_pb2 import Task
 from servicekit import redis_keys
 from servicekit.redis_errors import REDIS_ERRORS
+from servicekit.task_views import is_final
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -46,6 +47,22 @@ class TaskCache:
     async def peek(self, task_id: int) -> Peek:
         """Read cache entry and marker in one round trip."""
         return await self._ask(task_id, bury=False)
+
+    async def unstored(self, task_ids: Sequence[int]) -> frozenset[int] | None:
+        """Those of the tasks that were accepted and are not stored; nothing while Redis cannot tell."""
+        if not self._gate.available:
+            return None
+        try:
+            async with self._gate.client.pipeline(transaction=False) as pipe:
+                for task_id in task_ids:
+                    pipe.zrange(redis_keys.UNSTORED, task_id, "+inf", byscore=True, offset=0, num=1)
+                markers = await pipe.execute()
+        except REDIS_ERRORS as error:
+            self._gate.trip(error)
+            return None
+        return frozenset(
+            task_id for task_id, found in zip(task_ids, markers, strict=True) if found and _covers(found[0], task_id)
+        )
 
     async def bury(self, task_id: int) -> Peek:
         """Write a tombstone, so that nobody reads the task's state of before from the cache, and read the marker."""

@@ -11,12 +11,12 @@ from typing import Any
 import structlog
 
 from gateway.management import Management
-from gateway.pointers import nearest, shown
 from gateway.task_types import TaskTypeEntry, compile_entry
 from headrace.v1.management_pb2 import CatalogEntry
 from headrace.v1.task_pb2 import Task, TaskStatus
 from servicekit.errors import FieldError, HeadraceError, NotFound, Unavailable
 from servicekit.loops import BackgroundLoop
+from servicekit.pointers import nearest, shown
 
 log = structlog.stdlib.get_logger(__name__)
 

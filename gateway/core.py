@@ -8,17 +8,23 @@ from gateway.catalog import Catalog
 from gateway.changes import TaskChanges
 from gateway.ids import TaskIds
 from gateway.interrupts import Interrupts
+from gateway.live_source import GatewaySource
 from gateway.management import Calls, Management
 from gateway.metrics import Metrics
 from gateway.reads import TaskReader
 from gateway.redis_gate import RedisGate
 from gateway.settings import GatewaySettings
+from gateway.snapshots import Snapshots
 from gateway.stream import SubmissionStream
 from gateway.submissions import Submissions
 from gateway.waiting import TaskWaiter
+from servicekit.live.hub import Hub
+from servicekit.live.streams import LiveStreams
 from servicekit.readiness import Readiness
 from servicekit.updates import UpdateFeed
 
+# What one who hears of all tasks may leave unread: a few of the largest messages.
+_FEED_QUEUE_MAX = 20_000
 # A loop that did not succeed for so long does not count on what it talks to.
 _SILENCE_SECONDS = 10.0
 
@@ -33,7 +39,7 @@ class Gateway:
         self.body_budget = BodyBudget(settings.bodies_bytes_max)
         self.management = Management(calls)
         self.gate = RedisGate(redis_url)
-        self.feed = UpdateFeed(redis_url)
+        self.feed = UpdateFeed(redis_url, queue_max=_FEED_QUEUE_MAX)
         self.ids = TaskIds(self.management)
         self.catalog = Catalog(self.management)
         self.admission = Admission(
@@ -51,8 +57,14 @@ class Gateway:
         self.reader = TaskReader(self.cache, self.management)
         self.waiter = TaskWaiter(self.reader, self.feed)
         self.changes = TaskChanges(self.cache, self.management, self.waiter)
-        self.interrupts = Interrupts()
         self.draining = False
+        self.hub = Hub()
+        snapshots = Snapshots(self.reader, self.cache, self.management)
+        self.live_source = GatewaySource(self.hub, self.feed, snapshots)
+        self.live = LiveStreams(
+            self.hub, self.live_source, require_type=self._require_type, is_draining=lambda: self.draining
+        )
+        self.interrupts = Interrupts()
         self.readiness = Readiness()
         self.readiness.add_flag("catalog", lambda: self.catalog.loaded)
         self.readiness.add_flag("task_ids", lambda: self.ids.available)
@@ -66,16 +78,28 @@ class Gateway:
         management = self.catalog.problem(within=_SILENCE_SECONDS)
         return f"{redis}; {management}" if redis and management else None
 
+    @property
+    def listeners(self) -> int:
+        """Streams and waits that hear of updates."""
+        return len(self.hub) + self.feed.listeners
+
+    async def _require_type(self, name: str) -> None:
+        await self.catalog.require((name,))
+        self.catalog.describe(name)
+
     async def start(self) -> None:
         """Begin to connect to everything; returns also while some of it is away."""
         await self.gate.start()
         self.feed.start()
+        self.live_source.start()
         self.catalog.start()
         self.ids.start()
 
     async def drain(self) -> None:
         """End what would last: live streams and waits. Requests that were begun are still answered."""
         self.draining = True
+        self.live.close()
+        await self.live_source.stop()
         await self.feed.stop()
 
     async def close(self) -> None:

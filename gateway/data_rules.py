@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from gateway.strings import Way, find_string, has_nul, render
 from servicekit.errors import FieldError
+from servicekit.strings import Way, find_string, has_nul, render
 
 DEPTH_MAX = 32
 KEYS_MAX = 10_000

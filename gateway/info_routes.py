@@ -11,7 +11,7 @@ from gateway.answers import json_answer
 from gateway.core import Gateway
 from gateway.metrics import CONTENT_TYPE, Sample, exposition
 from gateway.parameters import no_query
-from gateway.views import STATUS_NAMES
+from servicekit.task_views import STATUS_NAMES
 
 router = APIRouter(tags=["system"])
 
@@ -87,8 +87,8 @@ def _families(gateway: Gateway) -> Iterable[tuple[str, str, str, Iterable[Sample
         ("headrace_backlog_bytes", "gauge", "Bytes in the Redis stream, as last heard.", gateway.backlog.bytes),
         ("headrace_redis_available", "gauge", "Whether Redis is used.", gateway.gate.available),
         ("headrace_update_feed_connected", "gauge", "Whether live updates arrive.", gateway.feed.connected),
-        ("headrace_update_listeners", "gauge", "Subscriptions to live updates.", gateway.feed.listeners),
-        ("headrace_websockets_open", "gauge", "Open WebSockets.", gateway.metrics.sockets_open),
+        ("headrace_update_listeners", "gauge", "Subscriptions to live updates.", gateway.listeners),
+        ("headrace_websockets_open", "gauge", "Open WebSockets.", len(gateway.live.sockets)),
     ):
         yield name, kind, text, [({}, float(value))]
 

@@ -16,7 +16,6 @@ class Metrics:
         # By method, route and status.
         self.requests: Counter[tuple[str, str, int]] = Counter()
         self.seconds: Counter[str] = Counter()
-        self.sockets_open = 0
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
         self.requests[method, route, status] += 1

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.bodies import BackoffBody, TaskBody
-from gateway.pointers import child
 from servicekit.errors import FieldError
+from servicekit.pointers import child
 
 PRIORITY_DEFAULT = 4
 PRIORITY_MAX = 9

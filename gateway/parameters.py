@@ -6,20 +6,17 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from gateway.pointers import nearest, shown
-from gateway.problems import UriTooLong
-from gateway.views import STATUSES
 from headrace.v1.management_pb2 import ListTasksRequest
 from headrace.v1.task_pb2 import TaskStatus
-from servicekit.errors import FieldError, InvalidArgument
+from servicekit.http.problems import UriTooLong
+from servicekit.parameters import TASK_ID_MAX, TYPE_CHARS_MAX, invalid_parameter, is_type_name, positive_integer
+from servicekit.pointers import nearest, shown
+from servicekit.task_views import STATUSES
 
-TASK_ID_MAX = 2**63 - 1
 PAGE_DEFAULT = 50
 PAGE_MAX = 200
 WAIT_SECONDS_MAX = 60
 _QUERY_BYTES_MAX = 4096
-_TYPE_CHARS_MAX = 200
-_INTEGER = re.compile(r"[1-9][0-9]{0,18}")
 _SECONDS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6})?")
 
 
@@ -30,14 +27,6 @@ class Page:
     filters: dict[str, str]
 
 
-def parse_task_id(text: str) -> int:
-    task_id = _integer(text)
-    if task_id is None:
-        message = f"A task id is a whole number from 1 to {TASK_ID_MAX}."
-        raise InvalidArgument(message, code="invalid_id", fields=[FieldError("id", "format", message)])
-    return task_id
-
-
 def no_query(request: Request) -> None:
     _query(request, ())
 
@@ -46,21 +35,23 @@ def wait_seconds(request: Request) -> float:
     """`?wait=`, 0 when it is not given."""
     text = _query(request, ("wait",)).get("wait", "0")
     if not _SECONDS.fullmatch(text) or float(text) > WAIT_SECONDS_MAX:
-        raise _invalid("wait", "range", f"Expected seconds from 0 to {WAIT_SECONDS_MAX}.")
+        raise invalid_parameter("wait", "range", f"Expected seconds from 0 to {WAIT_SECONDS_MAX}.")
     return float(text)
 
 
 def page(request: Request) -> Page:
     query = _query(request, ("status", "type", "limit", "after"))
-    limit = _integer(query.get("limit", str(PAGE_DEFAULT)))
+    limit = positive_integer(query.get("limit", str(PAGE_DEFAULT)))
     if limit is None or limit > PAGE_MAX:
-        raise _invalid("limit", "range", f"Expected a whole number from 1 to {PAGE_MAX}.")
-    after = _integer(query["after"]) if "after" in query else 0
+        raise invalid_parameter("limit", "range", f"Expected a whole number from 1 to {PAGE_MAX}.")
+    after = positive_integer(query["after"]) if "after" in query else 0
     if after is None:
-        raise _invalid("after", "format", f"Expected a task id, a whole number from 1 to {TASK_ID_MAX}.")
+        raise invalid_parameter("after", "format", f"Expected a task id, a whole number from 1 to {TASK_ID_MAX}.")
     task_type = query.get("type", "")
-    if "type" in query and not (task_type.isprintable() and 1 <= len(task_type) <= _TYPE_CHARS_MAX):
-        raise _invalid("type", "format", f"Expected the name of a task type, at most {_TYPE_CHARS_MAX} characters.")
+    if "type" in query and not is_type_name(task_type):
+        raise invalid_parameter(
+            "type", "format", f"Expected the name of a task type, at most {TYPE_CHARS_MAX} characters."
+        )
     status = _status(query["status"]) if "status" in query else TaskStatus.TASK_STATUS_UNSPECIFIED
     return Page(
         ListTasksRequest(status=status, type=task_type, limit=limit, after=after),
@@ -70,7 +61,7 @@ def page(request: Request) -> Page:
 
 def _status(name: str) -> "TaskStatus.ValueType":
     if name not in STATUSES:
-        raise _invalid("status", "enum", f"Expected one of {', '.join(STATUSES)}.{nearest(name, STATUSES)}")
+        raise invalid_parameter("status", "enum", f"Expected one of {', '.join(STATUSES)}.{nearest(name, STATUSES)}")
     return STATUSES[name]
 
 
@@ -80,19 +71,10 @@ def _query(request: Request, known: Sequence[str]) -> dict[str, str]:
     query: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name not in known:
-            raise _invalid(shown(name), "unknown_parameter", f"There is no such parameter.{nearest(name, known)}")
+            raise invalid_parameter(
+                shown(name), "unknown_parameter", f"There is no such parameter.{nearest(name, known)}"
+            )
         if name in query:
-            raise _invalid(name, "repeated", "This parameter is given more than once.")
+            raise invalid_parameter(name, "repeated", "This parameter is given more than once.")
         query[name] = value
     return query
-
-
-def _integer(text: str) -> int | None:
-    """A positive 64-bit integer in plain decimal digits."""
-    if not _INTEGER.fullmatch(text) or int(text) > TASK_ID_MAX:
-        return None
-    return int(text)
-
-
-def _invalid(name: str, rule: str, message: str) -> InvalidArgument:
-    return InvalidArgument(f"{name}: {message}", code="invalid_parameter", fields=[FieldError(name, rule, message)])

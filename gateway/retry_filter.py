@@ -5,10 +5,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from gateway.admission import refusal
 from gateway.bodies import RetryBody
 from gateway.options import parse_time
-from gateway.pointers import nearest
 from headrace.v1.management_pb2 import RetryTasksRequest
 from headrace.v1.task_pb2 import TaskStatus
 from servicekit.errors import FieldError
+from servicekit.pointers import nearest
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000

@@ -10,8 +10,8 @@ from typing import Any
 import jsonschema_rs
 
 from gateway.formats import explain_format
-from gateway.pointers import child, descend, nearest, shown
 from servicekit.errors import FieldError
+from servicekit.pointers import child, descend, nearest, shown
 
 # Stands for the caller's values in messages.
 MASK = "the value"

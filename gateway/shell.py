@@ -10,8 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.interrupts import Interrupts
 from gateway.metrics import Metrics
-from gateway.problems import problem
-from gateway.request_ids import begin_request
+from servicekit.http.problems import problem
+from servicekit.http.request_ids import begin_request
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -1,9 +1,9 @@
 """Backoff and soft timeout of a task: from its request, else from its type, else the defaults of all tasks."""
 
 from gateway.bodies import TaskBody
-from gateway.pointers import child
 from headrace.v1.task_pb2 import Backoff, TaskOptions, TaskType
 from servicekit.errors import FieldError
+from servicekit.pointers import child
 
 BACKOFF_DEFAULT = Backoff(initial_ms=1000, factor=2.0, max_ms=300_000)
 

@@ -12,12 +12,13 @@ from gateway.bodies import decode_retry, decode_task, decode_tasks, read_json_bo
 from gateway.body_budget import BodyHold
 from gateway.core import Gateway
 from gateway.idempotency import idempotency_key, mark_batch, mark_one
-from gateway.parameters import no_query, page, parse_task_id, wait_seconds
+from gateway.parameters import no_query, page, wait_seconds
 from gateway.receipts import receipt_words
 from gateway.retry_filter import retry_request
 from gateway.submissions import Accepted
 from gateway.views import listed_task_view, log_view, task_view
 from servicekit.errors import NotFound
+from servicekit.parameters import parse_task_id
 
 router = APIRouter(tags=["tasks"])
 

@@ -3,9 +3,9 @@
 import time
 
 from gateway.reads import TaskReader
-from gateway.views import is_final
 from headrace.v1.task_pb2 import Task, TaskUpdate
 from servicekit.errors import DeadlineExceeded, Unavailable
+from servicekit.task_views import is_final
 from servicekit.updates import FeedSignal, Subscription, UpdateFeed
 
 # However silent the feed is, the task is read again after so many seconds; less and less often while the feed has a

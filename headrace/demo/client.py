@@ -73,9 +73,12 @@ class DemoClient:
             async with connect(url, max_size=EVENT_BYTES_MAX, proxy=None, open_timeout=REQUEST_SECONDS) as socket:
                 async for message in socket:
                     event = json.loads(message)
-                    if event["event"] != "task_update":
+                    if event["event"] == "error":
                         raise DemoError(f"task {task_id} cannot be followed: {event['data']['message']}")
-                    yield event["data"]
+                    if event["event"] == "task_update":
+                        yield event["data"]
+                    for update in event["data"].get("tasks", ()):  # a snapshot
+                        yield update
         except (WebSocketException, OSError) as error:
             raise DemoError(f"the WebSocket of task {task_id} broke: {error}") from error
 

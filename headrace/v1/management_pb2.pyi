@@ -155,6 +155,9 @@ class ListTasksRequest(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    TASK_IDS_FIELD_NUMBER: _builtins.int
+    STATUSES_FIELD_NUMBER: _builtins.int
+    TYPES_FIELD_NUMBER: _builtins.int
     status: _task_pb2.TaskStatus.ValueType
     """Unspecified: any."""
     type: _builtins.str
@@ -163,6 +166,18 @@ class ListTasksRequest(_message.Message):
     """1 to 200; 0 means 50."""
     after: _builtins.int
     """Tasks with smaller ids than this; 0: from the newest."""
+    @_builtins.property
+    def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Up to 1,000: those of these tasks that exist and fit, all on one page; `limit` and `after` say nothing then."""
+
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_task_pb2.TaskStatus.ValueType]:
+        """Any of these, instead of `status`."""
+
+    @_builtins.property
+    def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Up to 20: any of these, instead of `type`."""
+
     def __init__(
         self,
         *,
@@ -170,10 +185,13 @@ class ListTasksRequest(_message.Message):
         type: _builtins.str = ...,
         limit: _builtins.int = ...,
         after: _builtins.int = ...,
+        task_ids: _abc.Iterable[_builtins.int] | None = ...,
+        statuses: _abc.Iterable[_task_pb2.TaskStatus.ValueType] | None = ...,
+        types: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "limit", b"limit", "status", b"status", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "limit", b"limit", "status", b"status", "statuses", b"statuses", "task_ids", b"task_ids", "type", b"type", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,12 +10,13 @@ import structlog
 from headrace.v1 import management_pb2 as pb
 from headrace.v1.execution_pb2 import AttemptKey, GetLogsRequest, GetResultsRequest, RemoveResultsRequest
 from headrace.v1.management_pb2_grpc import ManagementServiceServicer
-from headrace.v1.task_pb2 import TASK_STATUS_UNSPECIFIED, Task
+from headrace.v1.task_pb2 import Task
 from management_service.domain.statuses import TaskStatus
 from management_service.ids import IdBlocks
 from management_service.lifecycle import TaskLifecycle
-from management_service.rpc.mapping import STATUS_FROM_PROTO, STATUS_TO_PROTO, catalog_entry, task_to_proto
-from management_service.rpc.validation import RETRIES_DEFAULT, check_page, check_submissions, finished_filter
+from management_service.listing import list_tasks
+from management_service.rpc.mapping import STATUS_TO_PROTO, catalog_entry, task_to_proto
+from management_service.rpc.validation import RETRIES_DEFAULT, check_submissions, finished_filter, listing
 from management_service.rpc.watching import watch_tasks
 from management_service.storage.executors import ExecutorRepository
 from management_service.storage.records import TaskRow
@@ -76,15 +77,9 @@ class ManagementServicer(ManagementServiceServicer):
         return pb.GetTaskLogsResponse(logs=response.logs)
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:
-        check_page(request)
-        limit = request.limit or 50
-        status = None if request.status == TASK_STATUS_UNSPECIFIED else STATUS_FROM_PROTO[request.status]
-        rows = await self._tasks.list_page(
-            status=status, type_name=request.type or None, limit=limit + 1, after=request.after or None
-        )
-        page = rows[:limit]
-        next_after = page[-1].task_id if len(rows) > limit else 0
-        return pb.ListTasksResponse(tasks=[task_to_proto(row) for row in page], next_after=next_after)
+        wanted = listing(request)
+        rows, next_after = await list_tasks(self._tasks, wanted)
+        return pb.ListTasksResponse(tasks=[task_to_proto(row) for row in rows], next_after=next_after)
 
     async def CancelTask(self, request: pb.CancelTaskRequest, context: Context) -> pb.CancelTaskResponse:
         return pb.CancelTaskResponse(task=task_to_proto(await self._lifecycle.cancel(request.task_id)))

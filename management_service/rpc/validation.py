@@ -13,11 +13,14 @@ from headrace.v1.task_pb2 import (
 )
 from management_service.domain.statuses import TaskStatus
 from management_service.rpc.mapping import STATUS_FROM_PROTO
-from management_service.storage.records import FinishedFilter
+from management_service.storage.records import FinishedFilter, Listing
 from servicekit.errors import FieldError, InvalidArgument
 
 SUBMISSIONS_MAX = 10_000
+LIST_DEFAULT = 50
 LIST_MAX = 200
+NAMED_MAX = 1_000
+TYPES_MAX = 20
 _ID_MAX = 2**53
 _NAME_MAX = 200
 _TIMEOUT_MS_MAX = 24 * 3_600_000
@@ -46,17 +49,28 @@ def check_submissions(submissions: Sequence[Submission]) -> None:
         raise _invalid([FieldError("/batch/submissions", "unique", "a task id occurs twice")])
 
 
-def check_page(request: pb.ListTasksRequest) -> None:
-    """Raise InvalidArgument for a page that cannot be asked for."""
+def listing(request: pb.ListTasksRequest) -> Listing:
+    """What the request means. Raises InvalidArgument for what cannot be asked for."""
     wrong = []
     if not 0 <= request.limit <= LIST_MAX:
         wrong.append(FieldError("/limit", "range", f"0 (the default) to {LIST_MAX}"))
     if request.after < 0:
         wrong.append(FieldError("/after", "range", "a task id, or 0"))
-    if request.status and request.status not in STATUS_FROM_PROTO:
-        wrong.append(FieldError("/status", "enum", "not a status of this version"))
+    statuses = request.statuses or ([request.status] if request.status else [])
+    if not all(status in STATUS_FROM_PROTO for status in statuses):
+        wrong.append(FieldError("/statuses" if request.statuses else "/status", "enum", "not a status of this version"))
+    for name, values, at_most in (("task_ids", request.task_ids, NAMED_MAX), ("types", request.types, TYPES_MAX)):
+        if len(values) > at_most:
+            wrong.append(FieldError(f"/{name}", "max_items", f"at most {at_most}"))
     if wrong:
         raise _invalid(wrong)
+    return Listing(
+        task_ids=sorted(set(request.task_ids)),
+        statuses=[STATUS_FROM_PROTO[status] for status in dict.fromkeys(statuses)],
+        type_names=list(dict.fromkeys(request.types)) or ([request.type] if request.type else []),
+        limit=request.limit or LIST_DEFAULT,
+        after=request.after or None,
+    )
 
 
 def finished_filter(request: pb.RetryTasksRequest) -> FinishedFilter:

@@ -368,6 +368,18 @@ SELECT t.task_id, t.type, t.status::text, NULL::bytea, t.error::text, t.pool, t.
  ORDER BY t.task_id DESC
  LIMIT %(limit)s;
 
+-- name: list_named_tasks
+-- Those of the named tasks that fit, newest first.
+SELECT t.task_id, t.type, t.status::text, NULL::bytea, t.error::text, t.pool, t.priority, t.attempt, t.max_attempts,
+       t.starts, t.failures, t.worker_deaths, t.replica_losses, t.timeout_ms, t.revision, t.run_at, t.accepted_at,
+       t.created_at, t.claimed_at, t.started_at, t.executed_at, t.finished_at, t.cancel_requested_at, e.replica,
+       t.worker, t.result_attempt, t.expires_at, t.options, NULL::text
+  FROM tasks t LEFT JOIN executors e ON e.session_id = t.session_id
+ WHERE t.removed_at IS NULL AND t.task_id = ANY(%(task_ids)s::bigint[])
+   AND (cardinality(%(statuses)s::text[]) = 0 OR t.status::text = ANY(%(statuses)s::text[]))
+   AND (cardinality(%(types)s::text[]) = 0 OR t.type = ANY(%(types)s::text[]))
+ ORDER BY t.task_id DESC;
+
 -- name: find_finished
 -- Ids of failed or cancelled tasks that fit a filter and can be started again, newest first.
 SELECT task_id FROM tasks

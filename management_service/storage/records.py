@@ -131,6 +131,17 @@ class FinishedFilter:
     finished_before: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """Which tasks are to be listed: all that are named, else the newest ones. Nothing named: any."""
+
+    task_ids: Sequence[int] = ()
+    statuses: Sequence[TaskStatus] = ()
+    type_names: Sequence[str] = ()
+    limit: int
+    after: int | None = None
+
+
 class FailureCount(NamedTuple):
     """How many failed tasks of a type have an error of this code."""
 

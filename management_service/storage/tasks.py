@@ -211,6 +211,17 @@ class TaskRepository:
 
         return await self._database.run(work)
 
+    async def list_named(
+        self, task_ids: Sequence[int], *, statuses: Sequence[TaskStatus], type_names: Sequence[str]
+    ) -> list[TaskRow]:
+        """Those of the named tasks that have one of the statuses and types; no statuses or types: any."""
+        params = {
+            "task_ids": int8_array(task_ids),
+            "statuses": text_array([status.value for status in statuses]),
+            "types": text_array(type_names),
+        }
+        return [TaskRow(*row) for row in await self._database.fetch(QUERIES["list_named_tasks"], params)]
+
     async def read_present(self, task_ids: Sequence[int]) -> list[PresentState]:
         rows = await self._database.fetch(QUERIES["read_updates"], {"task_ids": int8_array(task_ids)})
         return [PresentState(*row) for row in rows]

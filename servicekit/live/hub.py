@@ -8,6 +8,8 @@ from servicekit.live.filters import Filter
 from servicekit.live.mailbox import Mailbox, Signal
 
 LISTENERS_MAX = 20_000
+# The tasks that all listeners together may name.
+NAMED_MAX = 500_000
 
 
 class Listener:
@@ -32,20 +34,23 @@ class Hub:
         self._by_task: dict[int, set[Listener]] = {}
         self._by_type: dict[str, set[Listener]] = {}
         self._of_all: set[Listener] = set()
-        self._closed = False
+        self._named = 0
+        self.is_closed = False
 
     def __len__(self) -> int:
         return len(self._listeners)
 
     def add(self, wanted: Filter) -> Listener:
         """Listen from now on. Raises Overloaded when there are too many already."""
-        if len(self._listeners) >= self._listeners_max:
+        crowded = len(self._listeners) >= self._listeners_max
+        if crowded or self._named + len(wanted.task_ids) > NAMED_MAX:
             raise Overloaded("Too many streams are open here.", code="too_many_streams", retry_after=5.0)
         listener = Listener(self, wanted)
-        if self._closed:
+        if self.is_closed:
             listener.mailbox.signal(Signal.CLOSED)
             return listener
         self._listeners.add(listener)
+        self._named += len(wanted.task_ids)
         for place in self._places(wanted):
             place.add(listener)
         return listener
@@ -54,6 +59,7 @@ class Hub:
         if listener not in self._listeners:
             return
         self._listeners.remove(listener)
+        self._named -= len(listener.wanted.task_ids)
         for place in self._places(listener.wanted):
             place.discard(listener)
         for task_id in listener.wanted.task_ids:
@@ -94,7 +100,7 @@ class Hub:
 
     def close(self) -> None:
         """Tell everybody that nothing more comes."""
-        self._closed = True
+        self.is_closed = True
         for listener in self._listeners:
             listener.mailbox.signal(Signal.CLOSED)
 

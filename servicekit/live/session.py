@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -52,6 +52,13 @@ class EventFrame:
 Frame = SnapshotFrame | EventFrame
 
 
+def tells_end(frame: Frame) -> bool:
+    """Whether a frame of a stream of one task says that the task has ended."""
+    if isinstance(frame, SnapshotFrame):
+        return any(is_final(update.status) for update in frame.snapshot.updates)
+    return frame.event.is_final
+
+
 class LiveSession:
     """One use only. A reader that wants something else is given another session."""
 
@@ -68,7 +75,7 @@ class LiveSession:
         self._looked_at = 0.0
         self._snapshot_missed = False
 
-    async def frames(self) -> AsyncIterator[Frame | None]:
+    async def frames(self) -> AsyncGenerator[Frame | None, None]:
         """Yield until the reader leaves; nothing at all (None) is yielded every IDLE_SECONDS without news.
 
         Raises HeadraceError where the first snapshot cannot be had, Overloaded (`too_slow`) when the reader has left
@@ -76,6 +83,8 @@ class LiveSession:
         """
         await self._source.ready()
         with contextlib.closing(self._hub.add(self._wanted)) as listener:
+            if self._hub.is_closed:
+                raise StreamClosed
             self._looked_at = time.monotonic()
             replay = self._source.replay(self._cursor) if self._cursor else None
             if replay is None:
@@ -97,7 +106,8 @@ class LiveSession:
     async def _next(self, listener: Listener) -> Sequence[Frame]:
         heard = listener.mailbox.take()
         if isinstance(heard, LiveEvent):
-            return self._tell(heard)
+            # Between a hole and its snapshot a reader hears nothing: what follows the hole is in the snapshot.
+            return () if self._snapshot_missed else self._tell(heard)
         if heard is Signal.CLOSED:
             raise StreamClosed
         if heard is Signal.TOO_SLOW:
@@ -147,7 +157,7 @@ class LiveSession:
         return not self._ahead
 
     async def _start_anew(self) -> Sequence[Frame]:
-        """Void what was told. While no snapshot can be had, the reader hears nothing: it could not place it."""
+        """Void what was told, once a snapshot can be had."""
         self._snapshot_missed = True
         try:
             snapshot = await self._source.snapshot(self._wanted)

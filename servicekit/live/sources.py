@@ -4,21 +4,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from headrace.v1.task_pb2 import TaskUpdate
 from servicekit.live.cursors import Cursor
 from servicekit.live.events import LiveEvent
 from servicekit.live.filters import Filter
+from servicekit.task_views import update_view
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Snapshot:
-    """The present state of the tasks that a filter fits: all that it names, or the newest ones."""
+    """The present state of the tasks that a filter fits: all that it names, or the newest ones.
+
+    Encoded once for all readers that share it.
+    """
 
     updates: Sequence[TaskUpdate]
     # Further tasks fit; they are listed at `GET /api/tasks`.
     more: bool = False
     # Tasks that the filter names and that do not exist.
     missing: Sequence[int] = field(default_factory=tuple)
+    _data: bytes | None = field(default=None, init=False, repr=False)
+
+    def data(self) -> bytes:
+        """The JSON of the data alone."""
+        if self._data is None:
+            tasks = [update_view(update) for update in self.updates]
+            self._data = msgspec.json.encode({"tasks": tasks, "more": self.more, "missing": list(self.missing)})
+        return self._data
 
 
 class LiveSource(Protocol):

@@ -160,8 +160,9 @@ async def test_progress_is_seen_live_and_the_final_update_ends_the_stream(cluste
     task_id = await api.submit("progress", {"steps": 5, "seconds_each": 0.3})
     async with websockets.connect(f"{cluster.gateway_url.replace('http', 'ws')}/ws/tasks/{task_id}") as socket:
         events = [json.loads(message) async for message in socket]
-    assert {event["event"] for event in events} == {"task_update"}
-    updates = [event["data"] for event in events]
+    assert events[0]["event"] == "snapshot"
+    assert {event["event"] for event in events[1:]} == {"task_update"}
+    updates = [*events[0]["data"]["tasks"], *(event["data"] for event in events[1:])]
     fractions = [update["progress"]["fraction"] for update in updates if update["progress"]]
     assert fractions == sorted(fractions)
     assert len(fractions) >= 3

@@ -129,16 +129,21 @@ class FakeManagement(ManagementServiceServicer):
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:
         await self._begin("ListTasks")
+        statuses = request.statuses or ([request.status] if request.status else [])
+        types = request.types or ([request.type] if request.type else [])
         matching = [
             task
             for task_id, task in sorted(self.rows.items(), reverse=True)
             if (not request.after or task_id < request.after)
-            and (not request.status or task.status == request.status)
-            and (not request.type or task.type == request.type)
+            and (not request.task_ids or task_id in request.task_ids)
+            and (not statuses or task.status in statuses)
+            and (not types or task.type in types)
         ]
-        page = [Task.FromString(task.SerializeToString()) for task in matching[: request.limit]]
+        limit = len(matching) if request.task_ids else request.limit
+        page = [Task.FromString(task.SerializeToString()) for task in matching[:limit]]
         for task in page:
-            task.ClearField("attempts")
+            for name in ("attempts", "data", "result"):
+                task.ClearField(name)
         more = len(matching) > len(page)
         return pb.ListTasksResponse(tasks=page, next_after=page[-1].task_id if more else 0)
 

@@ -9,10 +9,10 @@ import httpx
 
 from gateway.app import create_app
 from gateway.core import Gateway
-from gateway.server import EmbeddedServer, build_server, listen
 from gateway.settings import GatewaySettings
 from headrace.v1.management_pb2_grpc import ManagementServiceStub
 from servicekit.discovery import StaticWatch
+from servicekit.http.server import EmbeddedServer, build_server, listen
 from servicekit.replica_pool import ReplicaPool
 from tests.support.fake_management import FakeManagement, serve
 from tests.support.waiting import wait_until
@@ -48,7 +48,7 @@ async def run_gateway(redis_url: str, management: FakeManagement, **settings: ob
         await gateway.start()
         listener = listen("127.0.0.1", 0)
         port = listener.getsockname()[1]
-        server = build_server(create_app(gateway), chosen)
+        server = build_server(create_app(gateway), connections_max=chosen.connections_max, grace=chosen.grace)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
             running = RunningGateway(gateway, management, client, server, serving, port)

@@ -10,22 +10,22 @@ from types import ModuleType
 
 import pytest
 import typer.main
-from fastapi.routing import APIRouter
-from starlette.routing import Match
+from starlette.routing import Match, Router
 
 from execution_service.handlers import BUILTIN_MODULES
 from execution_service.settings import ExecutionSettings
-from gateway import docs, info_routes, live, task_routes
+from gateway import docs, info_routes, task_routes
 from gateway.bodies import TaskBody, decode_task
 from gateway.idempotency import idempotency_key
 from gateway.options import option_errors
 from headrace.cli import app
 from headrace.tasks import TaskContext, TaskDefinition, definition_of, load_registry
+from servicekit.live.websocket import socket_routes
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
-ROUTERS: tuple[APIRouter, ...] = (task_routes.router, info_routes.router, live.router, docs.router)
+ROUTERS = (task_routes.router, info_routes.router, Router(socket_routes()), docs.router)
 
 
 def code(language: str) -> list[str]:

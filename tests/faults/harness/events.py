@@ -57,9 +57,12 @@ class SocketRecorder:
 
     def _take(self, message: str | bytes) -> bool:
         told = json.loads(message)
-        if told["event"] != "task_update":
+        if told["event"] not in ("task_update", "snapshot"):
             return False
-        data = told["data"]
-        if data["progress"] is None:
-            self.events.append(Event(data["id"], data["revision"], data["attempt"], data["status"], time.monotonic()))
-        return data["status"] in ("completed", "failed", "cancelled")
+        ended = False
+        for data in told["data"]["tasks"] if told["event"] == "snapshot" else [told["data"]]:
+            if data["progress"] is None:
+                at = time.monotonic()
+                self.events.append(Event(data["id"], data["revision"], data["attempt"], data["status"], at))
+            ended = ended or data["status"] in ("completed", "failed", "cancelled")
+        return ended

@@ -2,9 +2,9 @@ import asyncio
 
 import pytest
 
-from gateway.http_protocol import BoundedHeadersProtocol
 from headrace.v1.task_pb2 import Backoff, TaskOptions
 from servicekit.errors import Unavailable
+from servicekit.http.protocol import BoundedHeadersProtocol
 from tests.support.fake_management import FakeManagement, task_type
 from tests.support.running_gateway import RunningGateway
 
@@ -157,7 +157,7 @@ async def test_the_description_covers_every_route_with_examples(running: Running
 async def test_a_connection_without_a_whole_request_is_closed(
     running: RunningGateway, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr("gateway.http_protocol.HEADER_SECONDS", 0.1)
+    monkeypatch.setattr("servicekit.http.protocol.HEADER_SECONDS", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
     writer.write(sent)
     assert await asyncio.wait_for(reader.read(), 5) == b""
@@ -167,7 +167,7 @@ async def test_a_connection_without_a_whole_request_is_closed(
 async def test_a_kept_connection_outlives_the_header_bound(
     running: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.http_protocol.HEADER_SECONDS", 0.1)
+    monkeypatch.setattr("servicekit.http.protocol.HEADER_SECONDS", 0.1)
     assert issubclass(running.server.config.http_protocol_class, BoundedHeadersProtocol)
     response = await running.client.get("/api/tasks/12345?wait=0")
     assert response.status_code == 404

@@ -9,7 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from gateway.server import listen
+from servicekit.http.server import listen
 from tests.support.waiting import wait_until
 
 # Nothing listens there.

@@ -15,8 +15,8 @@ import jsonschema_rs
 import pytest
 
 from execution_service.handlers import BUILTIN_MODULES
-from gateway.pointers import descend
 from headrace.tasks import TaskDefinition, load_registry
+from servicekit.pointers import descend
 from tests.integration.handlers.conftest import Counter
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

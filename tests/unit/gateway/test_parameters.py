@@ -1,9 +1,10 @@
 import pytest
 from starlette.requests import Request
 
-from gateway.parameters import no_query, page, parse_task_id, wait_seconds
+from gateway.parameters import no_query, page, wait_seconds
 from headrace.v1.task_pb2 import TaskStatus
 from servicekit.errors import HeadraceError
+from servicekit.parameters import parse_task_id
 
 
 def request(query: str) -> Request:

@@ -3,7 +3,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.receipts import receipt_words
-from gateway.views import STATUSES, listed_task_view, snapshot_event, task_view, update_event, waiting_task
+from gateway.views import listed_task_view, task_view, waiting_task
 from headrace.v1.task_pb2 import (
     Attempt,
     Backoff,
@@ -15,11 +15,7 @@ from headrace.v1.task_pb2 import (
     TaskStatus,
     TaskUpdate,
 )
-
-
-def test_every_status_has_a_name() -> None:
-    assert len(STATUSES) == len(TaskStatus.items()) - 1
-    assert STATUSES["completed"] == TaskStatus.TASK_STATUS_COMPLETED
+from servicekit.task_views import update_view
 
 
 def test_results_and_data_are_passed_on_as_they_are() -> None:
@@ -60,8 +56,8 @@ def test_the_evidence_of_a_death_is_shown_with_the_log_only_to_those_who_read_th
     task = Task(task_id=1, status=TaskStatus.TASK_STATUS_FAILED, revision=4, error=error)
     shown = task_view(task)["error"]
     assert (shown["peak_memory_mib"], shown["log_tail"]) == (3.5, "last words\n")
-    update = msgspec.json.decode(update_event(TaskUpdate(task_id=1, status=task.status, error=error)))
-    for other in (listed_task_view(task)["error"], update["data"]["error"]):
+    update = update_view(TaskUpdate(task_id=1, status=task.status, error=error))
+    for other in (listed_task_view(task)["error"], update["error"]):
         assert other["peak_memory_mib"] == 3.5
         assert "log_tail" not in other
 
@@ -125,9 +121,3 @@ def test_the_options_of_a_task_are_shown_with_what_they_leave_out() -> None:
     assert (view["soft_timeout"], view["expires_at"]) == (2.5, "1970-01-01T00:00:05Z")
     assert view["backoff"] == {"initial": 0.01, "factor": 1.5, "maximum": 0.02}
     assert task_view(waiting_task(5))["backoff"] is None
-
-
-def test_a_snapshot_tells_the_latest_time() -> None:
-    task = Task(task_id=1, created_at=Timestamp(seconds=10), started_at=Timestamp(seconds=10, nanos=500_000_000))
-    task.run_at.FromSeconds(99)
-    assert msgspec.json.decode(snapshot_event(task))["data"]["at"] == "1970-01-01T00:00:10.500Z"

@@ -1,9 +1,9 @@
-"""What REST answers when something is wrong: `application/problem+json` (RFC 9457) for every error there is."""
+"""What HTTP clients are told when something is wrong: `application/problem+json` (RFC 9457), whatever it is."""
 
 # ruff: noqa: N818 - the names say what is wrong, as those of servicekit.errors do
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
-from gateway.lingering import LingeringResponse
-from gateway.refusal_log import RefusalLog
-from gateway.request_ids import request_id_of
 from servicekit.errors import HeadraceError
+from servicekit.http.lingering import LingeringResponse
+from servicekit.http.refusal_log import RefusalLog
+from servicekit.http.request_ids import request_id_of
 
 PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER_SECONDS = 1.0
@@ -62,17 +62,40 @@ def problem(
     errors: list[dict[str, str]] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    body = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "code": code,
-        "detail": detail,
-        "errors": errors or [],
-        "request_id": request_id_of(request.scope),
-    }
+    body = problem_body(
+        status=status, code=code, detail=detail, errors=errors or [], request_id=request_id_of(request.scope)
+    )
     kind = LingeringResponse if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else Response
-    return kind(msgspec.json.encode(body), status, headers=headers, media_type=PROBLEM_JSON)
+    return kind(body, status, headers=headers, media_type=PROBLEM_JSON)
+
+
+def problem_body(
+    *, status: int, code: str, detail: str, errors: Sequence[Mapping[str, str]] = (), request_id: str | None = None
+) -> bytes:
+    return msgspec.json.encode(
+        {
+            "type": "about:blank",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "code": code,
+            "detail": detail,
+            "errors": errors,
+            "request_id": request_id,
+        }
+    )
+
+
+def raw_problem(*, status: int, code: str, detail: str, headers: Sequence[str] = ()) -> bytes:
+    """A whole HTTP/1.1 answer, for connections that come to no application; the connection is closed after it."""
+    body = problem_body(status=status, code=code, detail=detail)
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        f"content-type: {PROBLEM_JSON}",
+        f"content-length: {len(body)}",
+        "connection: close",
+        *headers,
+    )
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
 async def on_headrace_error(request: Request, error: Exception) -> Response:
@@ -100,7 +123,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 async def on_unknown_error(request: Request, error: Exception) -> Response:
     """Answer without a word of what went wrong inside; the outermost layer logs it."""
-    return problem(request, status=500, code="internal", detail="The gateway failed to answer; the cause is logged.")
+    return problem(request, status=500, code="internal", detail="The service failed to answer; the cause is logged.")
 
 
 EXCEPTION_HANDLERS: dict[int | type[Exception], Any] = {

@@ -1,11 +1,14 @@
 """Find the string inside a JSON value that breaks a rule. Keys are strings too."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gateway.pointers import descend
+from servicekit.pointers import descend
 
+# A lone surrogate is looked for by a second, slow parse; larger texts are just called malformed.
+_SECOND_PARSE_BYTES_MAX = 4 * 1024 * 1024
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 # A value, and the way to it: (way to the parent, key), or nothing for the root.
@@ -37,6 +40,17 @@ def find_string(root: Any, breaks_rule: Callable[[str], bool], pointer: str = ""
     return None
 
 
+def lone_surrogate(body: bytes) -> str | None:
+    """The pointer of a string with a lone surrogate: msgspec calls it malformed, the standard library does not."""
+    if b"\\u" not in body or len(body) > _SECOND_PARSE_BYTES_MAX:
+        return None
+    try:
+        value = json.loads(body, parse_constant=_refuse_constant, parse_int=len, parse_float=len)
+    except (ValueError, RecursionError):
+        return None
+    return find_string(value, has_surrogate)
+
+
 def render(pointer: str, way: Way) -> str:
     return descend(pointer, reversed(list(_keys(way))))
 
@@ -45,3 +59,7 @@ def _keys(way: Way) -> Iterator[str | int]:
     while way is not None:
         way, key = way
         yield key
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")

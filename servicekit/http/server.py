@@ -5,15 +5,19 @@ import math
 import resource
 import socket
 from collections.abc import Generator
+from datetime import timedelta
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from gateway.http_protocol import BoundedHeadersProtocol
-from gateway.settings import GatewaySettings
+from servicekit.http.protocol import BoundedHeadersProtocol
+from servicekit.http.socket_protocol import BoundedSocketProtocol
 
 # What clients may send over a WebSocket; they have little to say.
-_SOCKET_MESSAGE_BYTES_MAX = 64 * 1024
+SOCKET_MESSAGE_BYTES_MAX = 64 * 1024
+# A client that answers no ping is found within both together.
+PING_SECONDS = 20.0
+PONG_SECONDS = 20.0
 
 
 class EmbeddedServer(uvicorn.Server):
@@ -24,24 +28,25 @@ class EmbeddedServer(uvicorn.Server):
         yield
 
 
-def build_server(app: ASGIApp, settings: GatewaySettings) -> EmbeddedServer:
+def build_server(app: ASGIApp, *, connections_max: int, grace: timedelta) -> EmbeddedServer:
+    """A server of HTTP and WebSockets; `grace` is how long requests may go on after the order to stop."""
     config = uvicorn.Config(
         app,
         http=BoundedHeadersProtocol,
-        ws="websockets-sansio",
-        ws_max_size=_SOCKET_MESSAGE_BYTES_MAX,
-        ws_ping_interval=20.0,
-        ws_ping_timeout=20.0,
+        ws=BoundedSocketProtocol,
+        ws_max_size=SOCKET_MESSAGE_BYTES_MAX,
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=PONG_SECONDS,
         ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=settings.connections_max,
+        limit_concurrency=connections_max,
         timeout_keep_alive=5,
         # Beyond the grace, within which requests are answered: what is left then only has to be written.
-        timeout_graceful_shutdown=math.ceil(settings.grace.total_seconds()) + 1,
+        timeout_graceful_shutdown=math.ceil(grace.total_seconds()) + 1,
     )
     return EmbeddedServer(config)
 

@@ -5,8 +5,8 @@ import time
 import structlog
 from starlette.requests import Request
 
-from gateway.request_ids import request_id_of
 from servicekit.errors import HeadraceError
+from servicekit.http.request_ids import request_id_of
 
 log = structlog.stdlib.get_logger(__name__)
 

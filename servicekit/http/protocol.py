@@ -7,10 +7,11 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.problems import problem
-from gateway.request_ids import begin_request
+from servicekit.http.problems import problem, raw_problem
+from servicekit.http.request_ids import begin_request
 
 HEADER_SECONDS = 10.0
+_CROWD = "Too many connections are open."
 
 
 async def refuse_crowd(scope: Scope, receive: Receive, send: Send) -> None:
@@ -20,7 +21,7 @@ async def refuse_crowd(scope: Scope, receive: Receive, send: Send) -> None:
         Request(scope),
         status=503,
         code="overloaded",
-        detail="Too many connections are open.",
+        detail=_CROWD,
         headers={"Retry-After": "1", "Connection": "close"},
     )
     await response(scope, receive, send)
@@ -51,9 +52,19 @@ class BoundedHeadersProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
-        crowded = self._connections_max is not None and len(self.connections) > self._connections_max
-        self.app = refuse_crowd if crowded else self._served_app
+        self.app = refuse_crowd if self._is_crowded() else self._served_app
         super().on_headers_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        if self._is_crowded():
+            self.transport.write(raw_problem(status=503, code="overloaded", detail=_CROWD, headers=["retry-after: 1"]))
+            self.transport.close()
+            return
+        super().handle_websocket_upgrade()
+
+    def _is_crowded(self) -> bool:
+        """Whether this connection is one too many; WebSockets count too."""
+        return self._connections_max is not None and len(self.connections) > self._connections_max
 
     def _start_timer(self) -> None:
         self._header_timer = self.loop.call_later(HEADER_SECONDS, self._give_up)
