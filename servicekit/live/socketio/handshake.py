@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
 PATH = "/socket.io/"
@@ -71,9 +72,9 @@ def read_request(scope: Scope) -> Ask:
 
 def _require_same_origin(scope: Scope) -> None:
     """Pages of other sites must not listen in; programs send no Origin."""
-    headers = dict(scope["headers"])
-    origin = headers.get(b"origin")
-    if origin is not None and _host_of(origin.decode("latin-1")) != headers.get(b"host", b"").decode("latin-1"):
+    headers = Headers(scope=scope)
+    origin = headers.get("origin")
+    if origin is not None and _host_of(origin) != headers.get("host"):
         raise Refused(403, FORBIDDEN, "Pages of other sites may not connect.")
 
 

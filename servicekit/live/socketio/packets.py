@@ -5,20 +5,20 @@ asked. Nothing here is binary. See https://github.com/socketio/socket.io-protoco
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import msgspec
 
-from servicekit.errors import FieldError, HeadraceError, InvalidArgument
-from servicekit.live.session import EventFrame, SnapshotFrame
-from servicekit.task_views import update_view
+from servicekit.errors import HeadraceError, InvalidArgument
+from servicekit.live.events import TASK_UPDATE
+from servicekit.live.protocol import decode_json, error_view, reset_data
+from servicekit.live.session import Frame, SnapshotFrame
 
 ACK_ID_DIGITS_MAX = 15
-EVENT_NAME_CHARS_MAX = 64
 ALL_TYPES = "/"
-RESET_REASON = "events_missed"
 PONG = "3"
 PROBE = "2probe"
 UPGRADE = "5"
@@ -87,32 +87,21 @@ def read_packet(text: str) -> Packet:
 
 
 def read_auth(packet: Packet) -> Any:
-    """What a client gives along when it connects, or None. Raises ParseError."""
-    if not packet.body:
-        return None
-    try:
-        return msgspec.json.decode(packet.body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise ParseError("what came with the connect packet is not JSON") from None
+    """What a client gives along when it connects, or None. Raises InvalidArgument."""
+    return decode_json(packet.body) if packet.body else None
 
 
 def read_event(packet: Packet) -> Event:
     """Raises ParseError where it is no event, and InvalidArgument where its sender waits to be told why."""
     try:
-        value = msgspec.json.decode(packet.body)
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise _refused(packet, "invalid_json", f"The event is not JSON: {error}.") from None
-    except RecursionError:
-        raise _refused(packet, "too_deep", "The event is nested too deeply.") from None
+        value = decode_json(packet.body)
+    except InvalidArgument as error:
+        if packet.ack_id is None:
+            raise ParseError(error.message) from None
+        raise
     if not isinstance(value, list) or not value or not isinstance(value[0], str):
         raise ParseError("an event is an array that begins with its name")
     return Event(value[0], value[1:])
-
-
-def _refused(packet: Packet, code: str, message: str) -> Exception:
-    if packet.ack_id is None:
-        return ParseError(message)
-    return InvalidArgument(message, code=code)
 
 
 def connect_packet(namespace: str) -> str:
@@ -133,32 +122,23 @@ def ack_text(namespace: str, ack_id: int, answer: dict[str, Any]) -> str:
     return f"3{_prefix(namespace)}{ack_id}[{_json(answer)}]"
 
 
-def event_text(namespace: str, name: str, data: str, cursor: str | None = None) -> str:
-    """An event with data that is JSON already."""
-    return f'2{_prefix(namespace)}["{name}",{data},{_json(cursor)}]'
+def event_text(namespace: str, name: str, data: bytes, cursor: str | None = None) -> str:
+    """An event with data that is JSON already, so that it is encoded once for all who hear it."""
+    place = "null" if cursor is None else f'"{cursor}"'
+    return f'2{_prefix(namespace)}["{name}",{data.decode()},{place}]'
 
 
-def frame_texts(namespace: str, frame: SnapshotFrame | EventFrame) -> list[str]:
+def frame_texts(namespace: str, frame: Frame) -> Iterable[str]:
     """One packet for each thing that a session tells."""
-    if isinstance(frame, EventFrame):
+    if not isinstance(frame, SnapshotFrame):
         cursor = str(frame.event.cursor) if frame.placed and frame.event.cursor is not None else None
-        return [event_text(namespace, "task_update", frame.event.data().decode(), cursor)]
-    snapshot = frame.snapshot
-    tasks = [update_view(update) for update in snapshot.updates]
-    view = {"tasks": tasks, "more": snapshot.more, "missing": list(snapshot.missing)}
-    texts = [event_text(namespace, "snapshot", _json(view))]
-    return [event_text(namespace, "reset", _json({"reason": RESET_REASON})), *texts] if frame.reset else texts
+        return (event_text(namespace, TASK_UPDATE, frame.event.data(), cursor),)
+    snapshot = event_text(namespace, "snapshot", frame.snapshot.data())
+    return (event_text(namespace, "reset", reset_data()), snapshot) if frame.reset else (snapshot,)
 
 
-def error_view(error: HeadraceError) -> dict[str, Any]:
-    """What `connect_error`, acknowledgements and `error` events say."""
-    view: dict[str, Any] = {"code": error.code, "message": error.message}
-    if error.fields:
-        first: FieldError = error.fields[0]
-        view |= {"field": first.field, "rule": first.rule}
-    if error.retry_after is not None:
-        view["retry_after"] = error.retry_after
-    return view
+def error_event_text(namespace: str, error: HeadraceError) -> str:
+    return event_text(namespace, "error", msgspec.json.encode(error_view(error)))
 
 
 def _prefix(namespace: str) -> str:

@@ -9,7 +9,7 @@ import contextlib
 import importlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
@@ -20,7 +20,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from servicekit.errors import HeadraceError, InvalidArgument, NotFound, Overloaded, Unavailable
 from servicekit.live.cursors import Cursor
 from servicekit.live.filters import Filter
-from servicekit.live.hub import Hub
+from servicekit.live.message_rate import MESSAGES_MAX, Verdict
+from servicekit.live.protocol import error_view
 from servicekit.live.session import LiveSession, StreamClosed
 from servicekit.live.socketio.bounds import Bounds
 from servicekit.live.socketio.client import Audience, Client, Clients, Invitation, PacketQueue
@@ -35,8 +36,7 @@ from servicekit.live.socketio.packets import (
     ack_text,
     connect_packet,
     disconnect_packet,
-    error_view,
-    event_text,
+    error_event_text,
     frame_texts,
     is_engine_packet,
     read_auth,
@@ -45,40 +45,29 @@ from servicekit.live.socketio.packets import (
     refusal_text,
 )
 from servicekit.live.socketio.wishes import read_wishes
-from servicekit.live.sources import LiveSource
+from servicekit.live.streams import LiveStreams
+from servicekit.live.websocket import (
+    BAD_MESSAGES_MAX,
+    CLOSE_BAD_MESSAGES,
+    CLOSE_LATER,
+    CLOSE_RESTART,
+    CLOSE_TOO_MUCH,
+)
 from servicekit.loops import BackgroundLoop
 
 log = structlog.stdlib.get_logger(__name__)
 
-CLOSE_RESTART = 1012
-CLOSE_LATER = 1013
-CLOSE_BAD_MESSAGES = 4400
-CLOSE_TOO_MUCH = 4429
-REFUSALS_MAX = 10
 SUBSCRIBE = "subscribe"
 _LOOK_SECONDS = 1.0
 # How long a client may take to fetch what it is told last.
 _LAST_WORDS_SECONDS = 1.0
 
-# Raises NotFound where there is no such task type, and Unavailable while that is not known.
-RequireType = Callable[[str], Awaitable[None]]
-
 
 class SocketIOServer:
     """`wrap` an application; `drain` when the order to stop comes."""
 
-    def __init__(
-        self,
-        hub: Hub,
-        source: LiveSource,
-        require_type: RequireType,
-        *,
-        bounds: Bounds = Bounds(),  # noqa: B008 - frozen
-    ) -> None:
-        self.is_draining = False
-        self._hub = hub
-        self._source = source
-        self._require_type = require_type
+    def __init__(self, streams: LiveStreams, *, bounds: Bounds = Bounds()) -> None:  # noqa: B008 - it is frozen
+        self._streams = streams
         self._bounds = bounds
         self._clients = Clients(bounds)
         # The session of a namespace at python-socketio -> whose it is.
@@ -97,14 +86,17 @@ class SocketIOServer:
         return Gate(app, self, self._clients, self._bounds)
 
     async def drain(self) -> None:
-        """End all streams, so that clients connect elsewhere, and take no new ones."""
-        self.is_draining = True
+        """End all sessions, so that clients connect elsewhere; new ones are refused while the service drains."""
         await self._looking.stop()
         await asyncio.gather(*(self._part(client, _restarting(), CLOSE_RESTART) for client in self._clients))
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     # What the gate calls.
+
+    @property
+    def is_draining(self) -> bool:
+        return self._streams.is_draining()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         library = self._library or await self._open_library()
@@ -121,13 +113,16 @@ class SocketIOServer:
         if client.socket.closed:
             return None
         now = time.monotonic()
-        client.pace.note(len(text), now)
+        verdict = client.rate.note(now)
+        if verdict is Verdict.OVER:
+            await self._cut(client, CLOSE_TOO_MUCH)
+            return None
         if is_engine_packet(text):
             if text == PONG:
                 client.ponged_at = now
-            return None if client.pace.is_exceeded else text
+            return text
         packet = read_packet(text)
-        if client.pace.is_exceeded:
+        if verdict is not Verdict.TAKEN:
             await self._slow_down(client, packet)
             return None
         if packet.kind is Kind.CONNECT:
@@ -168,9 +163,8 @@ class SocketIOServer:
         """
         if packet.namespace in client.audiences:
             return None
-        auth = read_auth(packet)
         try:
-            client.invited[packet.namespace] = await self._invite(client, packet.namespace, auth)
+            client.invited[packet.namespace] = await self._invite(client, packet)
         except Unavailable:
             await self._cut(client, CLOSE_RESTART if self.is_draining else CLOSE_LATER)
             return None
@@ -179,13 +173,14 @@ class SocketIOServer:
             return None
         return connect_packet(packet.namespace)
 
-    async def _invite(self, client: Client, namespace: str, auth: Any) -> Invitation:
+    async def _invite(self, client: Client, packet: Packet) -> Invitation:
         if self.is_draining:
             raise Unavailable("The service restarts; connect again.", code="draining")
         if len(client.audiences) >= self._bounds.namespaces_max:
             message = f"A client connects to {self._bounds.namespaces_max} namespaces at most."
             raise Overloaded(message, code="too_many_namespaces")
-        task_type = await self._task_type(client, namespace)
+        task_type = await self._task_type(client, packet.namespace)
+        auth = read_auth(packet)
         wanted, cursor = read_wishes({} if auth is None else auth, task_type=task_type)
         return Invitation(task_type, wanted, cursor)
 
@@ -198,7 +193,7 @@ class SocketIOServer:
             raise NotFound("The path names a task type already; connect to the namespace /.", code="invalid_namespace")
         if name is not None:
             try:
-                await self._require_type(name)
+                await self._streams.require_type(name)
             except NotFound as error:
                 raise NotFound(error.message, code="invalid_namespace") from None
         return name
@@ -209,7 +204,7 @@ class SocketIOServer:
         except HeadraceError as error:
             client.refusals += 1
             await self._answer(client, packet, error)
-            if client.refusals >= REFUSALS_MAX:
+            if client.refusals >= BAD_MESSAGES_MAX:
                 await self._cut(client, CLOSE_BAD_MESSAGES)
         else:
             client.refusals = 0
@@ -227,10 +222,8 @@ class SocketIOServer:
         self._begin_telling(client, audience, wanted, cursor)
 
     async def _slow_down(self, client: Client, packet: Packet) -> None:
-        if client.pace.is_abused:
-            await self._cut(client, CLOSE_TOO_MUCH)
-        elif packet.kind is Kind.EVENT and packet.namespace in client.audiences:
-            message = f"More than {self._bounds.messages_per_second} messages in a second, or as many bytes."
+        if packet.kind is Kind.EVENT and packet.namespace in client.audiences:
+            message = f"More than {MESSAGES_MAX} messages in a second are not read."
             await self._answer(client, packet, Overloaded(message, code="rate_limited", retry_after=1.0))
 
     async def _answer(self, client: Client, packet: Packet, error: HeadraceError | None) -> None:
@@ -238,7 +231,7 @@ class SocketIOServer:
             answer: dict[str, Any] = {"ok": True} if error is None else {"ok": False, "error": error_view(error)}
             await client.say(ack_text(packet.namespace, packet.ack_id, answer))
         elif error is not None:
-            await client.say(_error_text(packet.namespace, error))
+            await client.say(error_event_text(packet.namespace, error))
 
     # What python-socketio calls.
 
@@ -263,7 +256,7 @@ class SocketIOServer:
     def _begin_telling(self, client: Client, audience: Audience, wanted: Filter, cursor: Cursor | None) -> None:
         """Tell from now on what is wanted, instead of what was."""
         _stop(audience.telling)
-        session = LiveSession(self._hub, self._source, wanted, cursor)
+        session = self._streams.session(wanted, cursor)
         audience.telling = self._start(self._tell(client, audience, session))
 
     async def _tell(self, client: Client, audience: Audience, session: LiveSession) -> None:
@@ -274,7 +267,7 @@ class SocketIOServer:
         except StreamClosed:
             await self._part(client, _restarting(), CLOSE_RESTART)
         except (NotFound, InvalidArgument) as error:
-            await client.say(_error_text(audience.namespace, error))
+            await client.say(error_event_text(audience.namespace, error))
             await self._library.disconnect(audience.sid, audience.namespace)
         except HeadraceError as error:
             await self._part(client, error, CLOSE_TOO_MUCH if error.code == "too_slow" else CLOSE_LATER)
@@ -283,7 +276,7 @@ class SocketIOServer:
             await self._cut(client, CLOSE_LATER)
 
     async def _tell_all(self, client: Client, namespace: str, session: LiveSession) -> None:
-        async with contextlib.aclosing(session.frames()) as frames:  # type: ignore[type-var]
+        async with contextlib.aclosing(session.frames()) as frames:
             async for frame in frames:
                 if frame is not None:
                     for text in frame_texts(namespace, frame):
@@ -296,11 +289,12 @@ class SocketIOServer:
         client.is_parting = True
         for audience in client.audiences.values():
             _stop(audience.telling)
-            await client.say(_error_text(audience.namespace, error))
-        if client.connection is None and not client.is_polling:
+            await client.say(error_event_text(audience.namespace, error))
+        if not client.socket.upgraded:
+            # A client that gets the end together with other packets drops those.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                    await client.socket.queue.wait_until_empty()
+                    await client.wait_until_heard()
         await self._cut(client, close_code)
 
     async def _cut(self, client: Client, close_code: int) -> None:
@@ -360,10 +354,6 @@ class SocketIOServer:
 
 def _restarting() -> HeadraceError:
     return Unavailable("The service restarts; connect again.", code="restarting", retry_after=1.0)
-
-
-def _error_text(namespace: str, error: HeadraceError) -> str:
-    return event_text(namespace, "error", msgspec.json.encode(error_view(error)).decode())
 
 
 def _stop(telling: asyncio.Task[None] | None) -> None:
