@@ -252,6 +252,9 @@ class AttemptTable:
     def unstarted(self) -> list[Held]:
         return [held for held in self._held.values() if held.phase in _UNSTARTED]
 
+    def held(self) -> Collection[Held]:
+        return self._held.values()
+
     def find(self, task_id: int) -> Held | None:
         return self._held.get(task_id)
 

@@ -4,14 +4,16 @@ from collections.abc import Callable, Iterable, Sequence
 
 from execution_service.attempts import AttemptTable, Held, Key
 from execution_service.logs import LogWriter
+from execution_service.progress import ProgressPacer
 from execution_service.reporting import ReportBook
 from execution_service.results import ResultDb, ResultWriter
 from execution_service.rpc import mapping
 from execution_service.rpc.streams import StreamSet
-from execution_service.updates import UpdateFeed
 from execution_service.workers.outcomes import AttemptError, Finished, Outcome, ProgressItem
 from headrace.v1 import execution_pb2, task_pb2
 from servicekit.clock import Clock
+from servicekit.live.events import LiveEvent
+from servicekit.live.hub import Hub
 
 # With so many reports unanswered, managers do not keep up: no more work is asked for.
 UNANSWERED_MAX = 20_000
@@ -26,7 +28,7 @@ class Outcomes:
         store: ResultDb,
         *,
         streams: StreamSet,
-        feed: UpdateFeed,
+        hub: Hub,
         clock: Clock,
         spool_bytes_max: int,
         on_change: Callable[[], None],
@@ -34,11 +36,12 @@ class Outcomes:
         """`on_change` is called when the pool or the result DB has moved something, once for each batch."""
         self._table = table
         self._streams = streams
-        self._feed = feed
+        self._hub = hub
         self._clock = clock
         self._on_change = on_change
         self._book = ReportBook()
         self.logs = LogWriter(store)
+        self._pacer = ProgressPacer()
         self._progress: dict[int, execution_pb2.AttemptProgress] = {}
         self.writer = ResultWriter(
             store, spool_bytes_max=spool_bytes_max, on_stored=self._stored, on_refused=self._unstorable
@@ -55,7 +58,9 @@ class Outcomes:
         """Attempts ended in the pool. Those that were let go in between are dropped."""
         completed = []
         reports = []
-        for item in self._table.finish(outcomes):
+        ended = self._table.finish(outcomes)
+        self._pass_on(self._pacer.take_last((item.task_id, item.attempt) for item in ended))
+        for item in ended:
             if item.log:
                 self.logs.add(item)
             if item.outcome is Outcome.COMPLETED:
@@ -68,14 +73,17 @@ class Outcomes:
         self._on_change()
 
     def progressed(self, items: Sequence[ProgressItem]) -> None:
-        """Keep the latest progress of each attempt until it can be sent."""
-        for item in items:
-            held = self._table.find(item.task_id)
-            if held is not None and held.attempt == item.attempt:
-                self._progress[item.task_id] = mapping.progress(item)
-        if self._feed.is_watched:
-            self._feed.publish([mapping.progress_update(mapping.progress(item)) for item in items])
+        """Pass the progress of attempts on; what comes too often waits, and the latest wins."""
+        held = [item for item in items if self._is_held(item)]
+        self._pass_on(self._pacer.note(held, self._clock.monotonic()))
         self.flush()
+
+    def _pass_on(self, items: Iterable[ProgressItem]) -> None:
+        """Keep progress until it can be sent."""
+        for item in items:
+            self._progress[item.task_id] = message = mapping.progress(item)
+            if self._hub.hears(item.task_id):
+                self._hub.publish([LiveEvent(mapping.progress_update(message))])
 
     # Outcomes without a run.
 
@@ -86,8 +94,7 @@ class Outcomes:
     def report(self, reports: Sequence[task_pb2.Report]) -> None:
         """Keep reports until their verdicts; the next flush sends them."""
         self._book.add(reports)
-        if self._feed.is_watched and reports:
-            self._publish(reports)
+        self._publish(reports)
 
     # From the managers.
 
@@ -115,6 +122,7 @@ class Outcomes:
     def flush(self, *, any_stream: bool = False) -> None:
         """Send what can be sent. Reports go to managers that can write, unless `any_stream` says to try all."""
         now = self._clock.monotonic()
+        self._pass_on(self._pacer.take_due(now))
         able = self._streams.numbers() if any_stream else self._streams.echoing(now)
         while (assigned := self._book.assign(able, now)) is not None:
             number, reports = assigned
@@ -144,11 +152,15 @@ class Outcomes:
             self.report([mapping.report(mapping.failed_for_good(item, cause))])
         self._on_change()
 
-    def _is_held(self, item: Finished) -> bool:
+    def _is_held(self, item: Finished | ProgressItem) -> bool:
         held = self._table.find(item.task_id)
         return held is not None and held.attempt == item.attempt
 
     def _publish(self, reports: Sequence[task_pb2.Report]) -> None:
-        now = self._clock.now()
-        known = [(report, self._table.find(report.task_id)) for report in reports]
-        self._feed.publish([mapping.outcome_update(report, held.type, now) for report, held in known if held])
+        heard = [report for report in reports if self._hub.hears(report.task_id)]
+        if heard:
+            now = self._clock.now()
+            known = [(report, self._table.find(report.task_id)) for report in heard]
+            self._hub.publish(
+                [LiveEvent(mapping.outcome_update(report, held.type, now)) for report, held in known if held]
+            )

@@ -17,13 +17,14 @@ from execution_service.results import EarlierResults, ResultDb
 from execution_service.rpc import mapping
 from execution_service.rpc.streams import ManagerStream, StreamSet
 from execution_service.sessions import Session, new_session_id
-from execution_service.updates import UpdateFeed
 from execution_service.workers.failures import NEVER_STARTED
 from execution_service.workers.lease_page import LeasePage
 from execution_service.workers.outcomes import Attempt, AttemptError, Outcome
 from headrace.v1 import execution_pb2, task_pb2
 from servicekit import failpoints
 from servicekit.clock import Clock
+from servicekit.live.events import LiveEvent
+from servicekit.live.hub import Hub
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -63,7 +64,7 @@ class Replica:
         task_types: Sequence[task_pb2.TaskType],
         pools: Iterable[str],
         lease_page: LeasePage,
-        feed: UpdateFeed,
+        hub: Hub,
         clock: Clock,
         spool_bytes_max: int,
     ) -> None:
@@ -72,7 +73,7 @@ class Replica:
         self._task_types = list(task_types)
         self._pools = tuple(pools)
         self._lease_page = lease_page
-        self._feed = feed
+        self._hub = hub
         self._clock = clock
         self.address = ""
         # Demand waits for it: without its tables the result DB can take no result.
@@ -89,12 +90,15 @@ class Replica:
             self.table,
             store,
             streams=self.streams,
-            feed=feed,
+            hub=hub,
             clock=clock,
             spool_bytes_max=spool_bytes_max,
             on_change=self.settle,
         )
         self.earlier = EarlierResults(store, on_found=self._found, on_missing=self._start_checked)
+
+    def serves(self, type_name: str) -> bool:
+        return any(task_type.name == type_name for task_type in self._task_types)
 
     # Streams.
 
@@ -276,9 +280,10 @@ class Replica:
             self._workers.abandon([(work.task_id, work.attempt) for work in attempts])
             self.outcomes.finished([mapping.handed_back(work, _NOT_STARTED) for work in attempts])
             return
-        if self._feed.is_watched:
+        heard = [work for work in attempts if self._hub.hears(work.task_id)]
+        if heard:
             now = self._clock.now()
-            self._feed.publish([mapping.started_update(work, now) for work in attempts])
+            self._hub.publish([LiveEvent(mapping.started_update(work, now)) for work in heard])
 
     def _hand_back(self, intake: Intake) -> None:
         self.outcomes.finished([mapping.handed_back(work, _DRAINING) for work in intake.start])

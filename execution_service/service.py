@@ -9,12 +9,13 @@ import structlog
 
 from execution_service.handlers import BUILTIN_MODULES
 from execution_service.handlers.settings import HandlerSettings
+from execution_service.http import live_server
+from execution_service.live_source import ReplicaSource
 from execution_service.replica import Replica
 from execution_service.results import ResultSweeper
 from execution_service.rpc import mapping
 from execution_service.rpc.servicer import SERVICE_NAME, ExecutionServicer
 from execution_service.settings import ExecutionSettings
-from execution_service.updates import UpdateFeed
 from execution_service.workers.environment import worker_environment
 from execution_service.workers.lease_page import LeasePage
 from execution_service.workers.outcomes import Finished, PoolSize, ProgressItem
@@ -23,9 +24,14 @@ from headrace.tasks import TaskModuleError, TaskRegistry, load_registry
 from headrace.v1.execution_pb2_grpc import add_ExecutionServiceServicer_to_server
 from result_store.store import ResultStore
 from servicekit.clock import SystemClock
+from servicekit.errors import NotFound
 from servicekit.grpc_server import GrpcServer
+from servicekit.live.hub import Hub
+from servicekit.live.socketio.server import SocketIOServer
+from servicekit.live.streams import LiveStreams
 from servicekit.loops import BackgroundLoop
 from servicekit.migrations import migrate
+from servicekit.pointers import shown
 from servicekit.postgres import Database
 from servicekit.readiness import Readiness
 from servicekit.registry import ConsulRegistry, ServiceRegistration
@@ -39,6 +45,8 @@ TICK_SECONDS = 0.25
 # Reports may wait for their verdicts for so long after the grace of what runs.
 VERDICTS_SECONDS = 5.0
 FAREWELL_SECONDS = 1.0
+# Streams and watchers of this replica's updates.
+LISTENERS_MAX = 1_000
 # Results outlive their task rows by so much, so that none is swept that a row still points to.
 KEEP_LONGER = timedelta(days=1)
 SCHEMA_PAUSE_SECONDS = 5.0
@@ -70,7 +78,7 @@ class ExecutionService:
         )
         self._database = Database(settings.results_dsn.get_secret_value(), name="results", max_size=4)
         store = ResultStore(self._database)
-        feed = UpdateFeed()
+        hub = Hub(listeners_max=LISTENERS_MAX)
         self.replica = Replica(
             self.workers,
             store,
@@ -78,17 +86,27 @@ class ExecutionService:
             task_types=mapping.task_types(registry),
             pools=sizes,
             lease_page=self._lease_page,
-            feed=feed,
+            hub=hub,
             clock=self._clock,
             spool_bytes_max=settings.spool_bytes,
         )
+        self._live = LiveStreams(
+            hub,
+            ReplicaSource(self.replica.table),
+            require_type=self._require_type,
+            is_draining=lambda: self.replica.draining,
+        )
+        # Known once it is started.
+        self.http_port = 0
+        self._socketio = SocketIOServer(self._live)
+        self._http = live_server(self._live, self._socketio, settings.host, settings.http_port)
         self._sweeper = ResultSweeper(store, keep=settings.retention + KEEP_LONGER)
         self._beats = BackgroundLoop("heartbeat", self._beat, interval=BEAT_SECONDS, jitter=0)
         self._ticks = BackgroundLoop("stream_watch", self._tick, interval=TICK_SECONDS, jitter=0)
         self._schema: asyncio.Task[None] | None = None
         self._server = GrpcServer(settings.host, settings.grpc_port, readiness=self._readiness())
         servicer = ExecutionServicer(
-            self.replica, self.workers, store, name=settings.replica, feed=feed, clock=self._clock
+            self.replica, self.workers, store, name=settings.replica, hub=hub, clock=self._clock
         )
         self._server.add(add_ExecutionServiceServicer_to_server, servicer, SERVICE_NAME)
         token = settings.consul_token
@@ -109,6 +127,7 @@ class ExecutionService:
         port = await self._server.start()
         host = self._settings.advertise_host
         self.replica.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.http_port = await self._http.start()
         self._beats.start()
         self._ticks.start()
         self._server.set_serving(True)
@@ -119,10 +138,15 @@ class ExecutionService:
                 host=host,
                 port=port,
                 grpc_check=True,
-                meta={"replica": self._settings.replica},
+                meta={"replica": self._settings.replica, "http_port": str(self.http_port)},
             )
         )
-        log.info("replica_started", address=self.replica.address, session=self.replica.session.session_id)
+        log.info(
+            "replica_started",
+            address=self.replica.address,
+            http_port=self.http_port,
+            session=self.replica.session.session_id,
+        )
 
     async def drain(self) -> None:
         """Finish what runs, or give it back, and leave once managers know; then stop everything."""
@@ -141,6 +165,9 @@ class ExecutionService:
 
     async def stop(self, *, grace: float = 0.0) -> None:
         """Stop everything; attempts in progress are killed. Calls in progress get `grace` seconds to end."""
+        self._live.close()
+        await self._socketio.drain()
+        await self._http.stop()
         await self._server.stop(grace)
         outcomes = self.replica.outcomes
         for loop in (self._ticks, self._beats, self._sweeper, self.replica.earlier, outcomes.writer, outcomes.logs):
@@ -150,6 +177,10 @@ class ExecutionService:
         self._lease_page.close()
         await self._database.close()
         await self._consul.close()
+
+    async def _require_type(self, name: str) -> None:
+        if not self.replica.serves(name):
+            raise NotFound(f"This replica runs no task type {shown(name)!r}.", code="unknown_task_type")
 
     async def _leave_consul(self) -> None:
         try:

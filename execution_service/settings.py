@@ -21,6 +21,8 @@ def _names(value: object) -> object:
 class ExecutionSettings(ServiceSettings):
     # The result DB.
     results_dsn: SecretStr
+    # Where live streams of what runs here are served; 0 takes a free port, which Consul tells.
+    http_port: int = Field(default=0, ge=0, le=65535)
     # Worker processes of the pool `cpu`, each for one attempt at a time.
     workers: int = Field(default=2, ge=1, le=256)
     # Attempts that the worker process of the pool `io` runs at once.

@@ -9,7 +9,7 @@ OPENAPI_VERSION = "3.0.3"
 DESCRIPTION = (
     "Submit tasks, follow them, read their results. Every error is `application/problem+json` (RFC 9457) with a stable "
     "`code` and, where fields are at fault, JSON pointers to them. A 503 may be repeated after `Retry-After` seconds. "
-    "`/ws/tasks/{id}` is a WebSocket that sends `task_update` events until the task has ended."
+    "`/ws/tasks` and `/ws/tasks/{id}` are WebSockets with the events that `/api/events` tells."
 )
 TAGS = [
     {"name": "tasks", "description": "Submit, read, list, cancel, retry."},
@@ -275,6 +275,10 @@ def _query(name: str, description: str, schema: Schema) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
 
 
+def _repeated(name: str, description: str, schema: Schema) -> dict[str, Any]:
+    return {**_query(name, description, {"type": "array", "items": schema}), "style": "form", "explode": True}
+
+
 def _answer(description: str, schema: Schema, **extra: Any) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": schema}}, **extra}
 
@@ -350,6 +354,26 @@ READ_LOGS = _operation(
             },
         )
     }
+)
+_CURSOR = _query("cursor", "The id of an event: go on after it. The header Last-Event-ID wins over it.", _TEXT)
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Events `snapshot`, `task_update`, `reset` and `error`, each with one JSON object as its data.",
+        "content": {"text/event-stream": {"schema": _TEXT}},
+    }
+}
+FOLLOW_TASKS = _operation(
+    _EVENTS,
+    parameters=[
+        _repeated("type", "Only tasks of these types.", _TEXT),
+        _repeated("status", "Only changes to these statuses.", _STATUS),
+        _repeated("id", "Only these tasks, at most 1,000.", _ID),
+        _CURSOR,
+    ],
+)
+FOLLOW_TASK = _operation(
+    {**_EVENTS, 204: {"description": "The task has ended, and its final event was told: there is no more."}},
+    parameters=[_CURSOR],
 )
 LIST_TASKS = _operation(
     {

@@ -36,12 +36,15 @@ class RequestShell:
         headers = [(b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
         status = 500
         begun = False
+        answered: float | None = None
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status, begun
+            nonlocal status, begun, answered
             if message["type"] == "http.response.start":
                 begun = True
                 status = message["status"]
+                if _is_stream(message["headers"]):
+                    answered = time.perf_counter()  # how long it goes on says nothing of us
                 message["headers"] = [*message["headers"], *headers, *_caching(message["headers"])]
             await send(message)
 
@@ -57,7 +60,7 @@ class RequestShell:
             log.error("request_failed", path=scope["path"][:200], request_id=request_id, exc_info=error)
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._metrics.count(method, _route(scope), status, time.perf_counter() - started)
+            self._metrics.count(method, _route(scope), status, (answered or time.perf_counter()) - started)
 
 
 def _restarting(request: Request) -> Response:
@@ -68,6 +71,10 @@ def _restarting(request: Request) -> Response:
         detail="The gateway stops and did not finish this request; repeat it. Whether it took effect is not known.",
         headers={"Retry-After": "1", "Connection": "close"},
     )
+
+
+def _is_stream(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
 
 
 def _caching(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

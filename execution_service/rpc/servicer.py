@@ -1,6 +1,7 @@
 """ExecutionService over gRPC: takes messages apart, calls one function for each part, puts answers together."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
@@ -9,7 +10,6 @@ import grpc
 from execution_service.replica import Replica
 from execution_service.rpc import mapping
 from execution_service.rpc.streams import SILENT_SECONDS, ManagerStream
-from execution_service.updates import UpdateFeed
 from execution_service.workers.outcomes import WorkerInfo
 from headrace.v1 import execution_pb2, execution_pb2_grpc
 from result_store.model import ResultKey
@@ -17,9 +17,13 @@ from result_store.store import ResultStore
 from servicekit import failpoints
 from servicekit.clock import Clock
 from servicekit.errors import Conflict, InvalidArgument, NotFound
+from servicekit.live.filters import Filter
+from servicekit.live.hub import Hub
+from servicekit.live.mailbox import next_updates
 
 SERVICE_NAME = "headrace.v1.ExecutionService"
 WATCHED_IDS_MAX = 1_000
+UPDATES_PER_MESSAGE = 500
 KEYS_MAX = 10_000
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -35,13 +39,13 @@ class WorkerList(Protocol):
 
 class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
     def __init__(
-        self, replica: Replica, workers: WorkerList, store: ResultStore, *, name: str, feed: UpdateFeed, clock: Clock
+        self, replica: Replica, workers: WorkerList, store: ResultStore, *, name: str, hub: Hub, clock: Clock
     ) -> None:
         self._replica = replica
         self._workers = workers
         self._store = store
         self._name = name
-        self._feed = feed
+        self._hub = hub
         self._clock = clock
 
     async def Dispatch(  # type: ignore[override]  # writes by itself, so that it can give up a write
@@ -144,11 +148,12 @@ class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
         self, request: execution_pb2.ExecutionServiceWatchTasksRequest, context: Context
     ) -> AsyncIterator[execution_pb2.ExecutionServiceWatchTasksResponse]:
         _bound(len(request.task_ids), WATCHED_IDS_MAX, "task_ids")
-        with self._feed.subscribe(request.task_ids) as subscription:
+        with contextlib.closing(self._hub.add(Filter(task_ids=frozenset(request.task_ids)))) as listener:
             # Tells the client that it misses nothing from now on.
             await context.send_initial_metadata(())
             while True:
-                yield execution_pb2.ExecutionServiceWatchTasksResponse(updates=await subscription.next())
+                updates = await next_updates(listener.mailbox, at_most=UPDATES_PER_MESSAGE)
+                yield execution_pb2.ExecutionServiceWatchTasksResponse(updates=updates)
 
 
 async def _attach_message(requests: AsyncIterator[execution_pb2.DispatchRequest]) -> str:

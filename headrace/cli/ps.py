@@ -7,7 +7,7 @@ import typer
 
 from headrace.local.cluster_file import is_alive, read_cluster_file
 
-COLUMNS = ("ROLE", "ID", "PID", "STATE", "ADDRESS", "LOG")
+COLUMNS = ("ROLE", "ID", "PID", "STATE", "ADDRESS", "STREAMS", "LOG")
 
 
 def ps(
@@ -22,7 +22,7 @@ def ps(
     rows = [COLUMNS]
     for entry in cluster.processes:
         state = "alive" if is_alive(entry, data_dir) else "dead"
-        rows.append((entry.role, entry.id, str(entry.pid), state, entry.address, entry.log))
+        rows.append((entry.role, entry.id, str(entry.pid), state, entry.address, entry.http_address or "-", entry.log))
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     for row in rows:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

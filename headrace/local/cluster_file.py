@@ -21,6 +21,8 @@ class ProcessEntry:
     pid: int
     address: str
     log: str
+    # Where an execution replica serves live streams.
+    http_address: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,17 +66,24 @@ class ServiceFactory:
             "HEADRACE_WORKERS": str(self._options.workers),
             "HEADRACE_SCRATCH_DIR": str(scratch),
         }
-        return self._grpc_service("execution", number, settings)
+        return self._grpc_service("execution", number, settings, http_port=free_port())
 
     def _gateway(self) -> Program:
         settings = {"HEADRACE_HTTP_PORT": str(self._options.port), "HEADRACE_REDIS_URL": self._stores.redis_url}
         return self._service("gateway", 0, settings, port=self._options.port)
 
-    def _grpc_service(self, role: str, number: int, settings: Mapping[str, str]) -> Program:
+    def _grpc_service(
+        self, role: str, number: int, settings: Mapping[str, str], *, http_port: int | None = None
+    ) -> Program:
         port = free_port()
-        return self._service(role, number, {"HEADRACE_GRPC_PORT": str(port), **settings}, port=port)
+        ports = {"HEADRACE_GRPC_PORT": str(port)}
+        if http_port is not None:
+            ports["HEADRACE_HTTP_PORT"] = str(http_port)
+        return self._service(role, number, {**ports, **settings}, port=port, http_port=http_port)
 
-    def _service(self, role: str, number: int, settings: Mapping[str, str], *, port: int) -> Program:
+    def _service(
+        self, role: str, number: int, settings: Mapping[str, str], *, port: int, http_port: int | None = None
+    ) -> Program:
         program_id = f"{role}-{number}"
         own = {
             "HEADRACE_REPLICA": program_id,
@@ -95,6 +102,7 @@ class ServiceFactory:
                 kept_descriptors=(self._inherited_descriptor,),
             ),
             address=f"{LOOPBACK}:{port}",
+            http_address=f"{LOOPBACK}:{http_port}" if http_port is not None else "",
             log=self._data_dir / "logs" / f"{program_id}.log",
         )
 

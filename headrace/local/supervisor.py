@@ -24,6 +24,8 @@ class Program:
     program_id: str
     command: Command
     address: str
+    # Where it speaks HTTP, where that is not the address.
+    http_address: str = ""
     log: Path
     prepare: Callable[[], None] = lambda: None
 

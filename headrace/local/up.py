@@ -258,7 +258,12 @@ def _welcome(options: ClusterOptions) -> str:
 def _entry(process: SupervisedProcess) -> ProcessEntry:
     program = process.program
     return ProcessEntry(
-        role=program.role, id=program.program_id, pid=process.pid, address=program.address, log=str(program.log)
+        role=program.role,
+        id=program.program_id,
+        pid=process.pid,
+        address=program.address,
+        http_address=program.http_address,
+        log=str(program.log),
     )
 
 

@@ -1,7 +1,8 @@
-"""uvicorn's HTTP protocol with bounds on connections: how many there are, and how long headers may take."""
+"""uvicorn's HTTP protocol with bounds: on connections, on the time of headers, on the silence of peers."""
 
 import asyncio
-from typing import Any
+import socket
+from typing import Any, cast
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
@@ -11,6 +12,10 @@ from servicekit.http.problems import problem, raw_problem
 from servicekit.http.request_ids import begin_request
 
 HEADER_SECONDS = 10.0
+# A peer that acknowledges nothing, or has no room for anything, for so long has gone.
+SILENT_SECONDS = 30
+# In the scope of a request: ends its connection at once, whatever waits to be sent.
+ABORT = "headrace.abort"
 _CROWD = "Too many connections are open."
 
 
@@ -39,6 +44,9 @@ class BoundedHeadersProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_SECONDS * 1000
+        )
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -52,6 +60,7 @@ class BoundedHeadersProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
+        cast("dict[str, Any]", self.scope)[ABORT] = self.transport.abort
         self.app = refuse_crowd if self._is_crowded() else self._served_app
         super().on_headers_complete()
 

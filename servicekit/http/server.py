@@ -1,5 +1,6 @@
 """uvicorn inside our own event loop: our signal handlers, our order of stopping."""
 
+import asyncio
 import contextlib
 import math
 import resource
@@ -49,6 +50,30 @@ def build_server(app: ASGIApp, *, connections_max: int, grace: timedelta) -> Emb
         timeout_graceful_shutdown=math.ceil(grace.total_seconds()) + 1,
     )
     return EmbeddedServer(config)
+
+
+class HttpServer:
+    """A server that listens from `start` to `stop`."""
+
+    def __init__(self, app: ASGIApp, host: str, port: int, *, connections_max: int, grace: timedelta) -> None:
+        self._host = host
+        self._port = port
+        self._server = build_server(app, connections_max=connections_max, grace=grace)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> int:
+        """Return the port. Raises OSError where it is taken."""
+        listener = listen(self._host, self._port)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="http_server")
+        port: int = listener.getsockname()[1]
+        return port
+
+    async def stop(self) -> None:
+        """End what is answered, within the grace; safe to repeat."""
+        serving, self._serving = self._serving, None
+        if serving is not None:
+            self._server.should_exit = True
+            await asyncio.wait([serving])
 
 
 def allow_open_files(wanted: int) -> None:

@@ -5,12 +5,15 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 
+from headrace.v1.task_pb2 import TaskUpdate
+from servicekit.errors import Overloaded, Unavailable
 from servicekit.live.events import LiveEvent
 
 # So many events wait as they came; more are merged by task.
 EVENTS_MAX = 256
 # So many merged ones wait; a reader that leaves more is cut off.
 MERGED_MAX = 5_000
+_WAIT_SECONDS = 60.0
 
 
 class Signal(Enum):
@@ -90,3 +93,23 @@ class Mailbox:
             self._on_cut()
             return
         self._merged[task_id, event.is_progress] = event
+
+
+async def next_updates(mailbox: Mailbox, *, at_most: int) -> list[TaskUpdate]:
+    """Wait for updates, and return those that are there. Raises Overloaded when the reader was too slow, and
+    Unavailable when the service stops. Resets mean nothing to readers without snapshots.
+    """
+    updates: list[TaskUpdate] = []
+    while len(updates) < at_most:
+        heard = mailbox.take()
+        if isinstance(heard, LiveEvent):
+            updates.append(heard.update)
+        elif heard is Signal.TOO_SLOW:
+            raise Overloaded("the reader is too slow for the updates", code="reader_too_slow")
+        elif heard is Signal.CLOSED:
+            raise Unavailable("the service stops", code="restarting")
+        elif heard is None and updates:
+            break
+        elif heard is None:
+            await mailbox.is_idle(_WAIT_SECONDS)
+    return updates

@@ -78,6 +78,8 @@ class LiveSession:
     async def frames(self) -> AsyncGenerator[Frame | None, None]:
         """Yield until the reader leaves; nothing at all (None) is yielded every IDLE_SECONDS without news.
 
+        The first is a snapshot, or nothing where the stream goes on after the cursor.
+
         Raises HeadraceError where the first snapshot cannot be had, Overloaded (`too_slow`) when the reader has left
         too much unread, StreamClosed when the service stops.
         """
@@ -89,6 +91,8 @@ class LiveSession:
             replay = self._source.replay(self._cursor) if self._cursor else None
             if replay is None:
                 yield SnapshotFrame(await self._first_snapshot(), reset=self._cursor is not None)
+            else:
+                yield None
             for event in replay or ():
                 if self._wanted.wants(event.update):
                     yield EventFrame(event, placed=True)
@@ -138,7 +142,7 @@ class LiveSession:
             if event.is_progress:
                 if is_final(told.status) or told.attempt > update.attempt:
                     return ()
-            elif update.revision <= told.revision:
+            elif 0 < update.revision <= told.revision:
                 self._note_published(update)
                 return ()
             else:

@@ -32,8 +32,7 @@ class LiveStreams:
         self.require_type = require_type
         self.is_draining = is_draining
         self.sockets: set[OpenStream] = set()
-        # Streams of server-sent events.
-        self.event_streams = 0
+        self.event_streams: set[OpenStream] = set()
         self._hub = hub
         self._source = source
 
@@ -57,5 +56,5 @@ class LiveStreams:
     def close(self) -> None:
         """End all streams, and those that come later."""
         self._hub.close()
-        for stream in tuple(self.sockets):
+        for stream in (*self.sockets, *self.event_streams):
             stream.stop()

@@ -12,7 +12,6 @@ from redis.asyncio import Redis
 from execution_service.replica import Replica
 from execution_service.rpc.servicer import ExecutionServicer
 from execution_service.service import BEAT_SECONDS, TICK_SECONDS
-from execution_service.updates import UpdateFeed
 from execution_service.workers.lease_page import LeasePage
 from execution_service.workers.outcomes import WorkerInfo
 from headrace.v1 import task_pb2
@@ -21,6 +20,7 @@ from management_service.manager import Manager
 from management_service.settings import ManagementSettings
 from result_store.store import ResultStore
 from servicekit.discovery import StaticWatch
+from servicekit.live.hub import Hub
 from servicekit.loops import BackgroundLoop
 from tests.simulation.bus import Bus, SimulatedRedis
 from tests.simulation.database import DatabaseServer, SimulatedDatabase
@@ -83,7 +83,7 @@ class SimulatedReplica:
         self.clock = clock
         self.page = LeasePage.create()
         self.workers = SimulatedWorkers(loop, process, self.page, clock, slots=SLOTS, rng=rng, on=on)
-        feed = UpdateFeed()
+        hub = Hub()
         self.replica = Replica(
             self.workers,
             results,
@@ -91,7 +91,7 @@ class SimulatedReplica:
             task_types=[task_pb2.TaskType(name=TYPE, pool=POOL, timeout_ms=30_000, max_attempts=3, version="1")],
             pools=[POOL],
             lease_page=self.page,
-            feed=feed,
+            hub=hub,
             clock=clock,
             spool_bytes_max=1 << 20,
         )
@@ -99,7 +99,7 @@ class SimulatedReplica:
         self.replica.can_store = True
         self.workers.on_finished = self.replica.outcomes.finished
         self.servicer = ExecutionServicer(
-            self.replica, _NoWorkerList(), cast("ResultStore", results), name=process.name, feed=feed, clock=clock
+            self.replica, _NoWorkerList(), cast("ResultStore", results), name=process.name, hub=hub, clock=clock
         )
         self._beats = BackgroundLoop("heartbeat", self._beat, interval=BEAT_SECONDS, jitter=0)
         self._ticks = BackgroundLoop("stream_watch", self._tick, interval=TICK_SECONDS, jitter=0)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import redis.asyncio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -89,3 +90,55 @@ async def open_socket(port: int, path: str, **options: Any) -> AsyncIterator[Soc
     """A socket at `path` of the server on a port of this machine."""
     async with connect(f"ws://127.0.0.1:{port}{path}", **options) as connection:
         yield Socket(connection)
+
+
+class Events:
+    """A client of server-sent events, as EventSource reads them."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self.lines = response.aiter_lines()
+        # What EventSource sends when it connects again.
+        self.last_id = ""
+        self.retry = 0
+        self.comments = 0
+
+    async def hear(self) -> tuple[str, dict[str, Any]]:
+        """The next event: its name and its data. Raises StopAsyncIteration at the end."""
+        name, data = "message", ""
+        while True:
+            line = await asyncio.wait_for(anext(self.lines), HEAR_SECONDS)
+            field, _, value = line.partition(": ")
+            if field == "id":
+                self.last_id = value
+            elif field == "retry":
+                self.retry = int(value)
+            elif field == "event":
+                name = value
+            elif field == "data":
+                data += value
+            elif field == ":":
+                self.comments += 1
+            elif not line and data:
+                return name, json.loads(data)
+
+    async def event(self, name: str) -> dict[str, Any]:
+        """The data of the next event, which is to have this name."""
+        heard, data = await self.hear()
+        assert heard == name, (heard, data)
+        return data
+
+    async def ended(self) -> bool:
+        """Whether the answer ends now, and as a whole."""
+        with contextlib.suppress(StopAsyncIteration):
+            await self.hear()
+            return False
+        return True
+
+
+@asynccontextmanager
+async def open_events(client: httpx.AsyncClient, path: str, *, last_id: str = "") -> AsyncIterator[Events]:
+    headers = {"Last-Event-ID": last_id} if last_id else {}
+    async with client.stream("GET", path, headers=headers) as response:
+        assert response.status_code == 200, await response.aread()
+        yield Events(response)

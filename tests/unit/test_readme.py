@@ -14,7 +14,7 @@ from starlette.routing import Match, Router
 
 from execution_service.handlers import BUILTIN_MODULES
 from execution_service.settings import ExecutionSettings
-from gateway import docs, info_routes, task_routes
+from gateway import docs, event_routes, info_routes, task_routes
 from gateway.bodies import TaskBody, decode_task
 from gateway.idempotency import idempotency_key
 from gateway.options import option_errors
@@ -25,7 +25,7 @@ from servicekit.live.websocket import socket_routes
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
-ROUTERS = (task_routes.router, info_routes.router, Router(socket_routes()), docs.router)
+ROUTERS = (task_routes.router, event_routes.router, info_routes.router, Router(socket_routes()), docs.router)
 
 
 def code(language: str) -> list[str]:

@@ -8,12 +8,12 @@ from psycopg import errors
 from execution_service.attempts import Key
 from execution_service.replica import Replica
 from execution_service.rpc.streams import ManagerStream
-from execution_service.updates import UpdateFeed
 from execution_service.workers.lease_page import LeasePage
 from execution_service.workers.outcomes import Attempt
 from headrace.v1 import execution_pb2, task_pb2
 from result_store.model import Copied, CopyRequest, NewLog, NewResult
 from servicekit.errors import Unavailable
+from servicekit.live.hub import Hub
 
 
 class ManualClock:
@@ -107,7 +107,7 @@ class World:
         self.workers = RecordingWorkers()
         self.results = MemoryResults()
         self.lease_page = LeasePage.create()
-        self.feed = UpdateFeed()
+        self.hub = Hub()
         self.replica = Replica(
             self.workers,
             self.results,
@@ -115,7 +115,7 @@ class World:
             task_types=[task_pb2.TaskType(name="word_count", pool="cpu")],
             pools=["cpu"],
             lease_page=self.lease_page,
-            feed=self.feed,
+            hub=self.hub,
             clock=self.clock,
             spool_bytes_max=spool_bytes_max,
         )

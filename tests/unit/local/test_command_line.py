@@ -35,8 +35,8 @@ def test_ps_shows_a_process_that_is_not_of_the_cluster_as_dead(tmp_path: Path) -
     answer = CliRunner().invoke(app, ["ps", "--data-dir", str(tmp_path)])
     assert answer.exit_code == 0
     header, row = answer.output.splitlines()
-    assert header.split() == ["ROLE", "ID", "PID", "STATE", "ADDRESS", "LOG"]
-    assert row.split() == ["gateway", "gateway-0", str(os.getpid()), "dead", "127.0.0.1:8080", "gateway.log"]
+    assert header.split() == ["ROLE", "ID", "PID", "STATE", "ADDRESS", "STREAMS", "LOG"]
+    assert row.split() == ["gateway", "gateway-0", str(os.getpid()), "dead", "127.0.0.1:8080", "-", "gateway.log"]
 
 
 def test_the_cluster_file_is_for_its_owner_alone(tmp_path: Path) -> None:
