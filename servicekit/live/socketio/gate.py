@@ -8,10 +8,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from servicekit.http.lingering import LingeringResponse
 from servicekit.live.socketio.bounds import Bounds
 from servicekit.live.socketio.client import Client, Clients
 from servicekit.live.socketio.handshake import (
     BAD_REQUEST,
+    PATH,
     UNKNOWN_TRANSPORT,
     Ask,
     Refused,
@@ -24,6 +26,15 @@ from servicekit.live.socketio.websocket import Connection, Doorkeeper
 # Where the application's own layers find what a request was routed to, and python-socketio the client.
 CLIENT_KEY = "headrace.socketio"
 _RETRY_AFTER_SECONDS = 5
+
+
+class _Route:
+    """What the layers around see of where a request went."""
+
+    path = PATH
+
+
+_ROUTE = _Route()
 
 
 class Engine(Doorkeeper, Protocol):
@@ -56,6 +67,7 @@ class Gate:
         if scope["type"] not in ("http", "websocket") or not is_engine_request(scope):
             await self._app(scope, receive, send)
             return
+        scope["route"] = _ROUTE
         try:
             ask = read_request(scope)
             if scope["type"] == "websocket":
@@ -152,6 +164,8 @@ class Gate:
             raise Refused(400, BAD_REQUEST, f"The session ends: {refusal}.") from None
         finally:
             client.is_posting = False
+            if client.socket.closed and not client.is_polling:
+                self._engine.forget(client)
 
     async def _take_body(self, client: Client, request: Request) -> bytes:
         """What of a body engine.io is to hear."""
@@ -221,7 +235,8 @@ async def _refuse(refusal: Refused, scope: Scope, receive: Receive, send: Send) 
     if refusal.status == 503:
         headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
     content = msgspec.json.encode({"code": refusal.code, "message": refusal.message})
-    response = Response(content, refusal.status, headers, "application/json")
+    kind = LingeringResponse if refusal.status == 413 else Response
+    response = kind(content, refusal.status, headers, "application/json")
     if scope["type"] == "websocket":
         await receive()
     await response(scope, receive, send)

@@ -53,11 +53,8 @@ def read_request(scope: Scope) -> Ask:
     _require_same_origin(scope)
     query = _query(scope["query_string"])
     if query.get("EIO") != PROTOCOL:
-        raise Refused(
-            400,
-            UNSUPPORTED_PROTOCOL,
-            "Only engine.io protocol 4 is spoken here: use a Socket.IO client of version 3 or 4.",
-        )
+        message = f"Only engine.io protocol {PROTOCOL} is spoken here: use a Socket.IO client of version 3 or 4."
+        raise Refused(400, UNSUPPORTED_PROTOCOL, message)
     transport = query.get("transport")
     if transport not in _TRANSPORTS or (transport == "websocket") != (scope["type"] == "websocket"):
         raise Refused(400, UNKNOWN_TRANSPORT, "The transport must be polling, or websocket over a WebSocket.")

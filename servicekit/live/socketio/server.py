@@ -54,6 +54,8 @@ from servicekit.live.websocket import (
     CLOSE_TOO_MUCH,
 )
 from servicekit.loops import BackgroundLoop
+from servicekit.parameters import is_type_name
+from servicekit.pointers import shown
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -69,7 +71,7 @@ class SocketIOServer:
     def __init__(self, streams: LiveStreams, *, bounds: Bounds = Bounds()) -> None:  # noqa: B008 - it is frozen
         self._streams = streams
         self._bounds = bounds
-        self._clients = Clients(bounds)
+        self.clients = Clients(bounds)
         # The session of a namespace at python-socketio -> whose it is.
         self._audiences: dict[str, tuple[Client, Audience]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -79,16 +81,16 @@ class SocketIOServer:
 
     def __len__(self) -> int:
         """How many clients there are."""
-        return len(self._clients)
+        return len(self.clients)
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
         """The application with Socket.IO before it."""
-        return Gate(app, self, self._clients, self._bounds)
+        return Gate(app, self, self.clients, self._bounds)
 
     async def drain(self) -> None:
         """End all sessions, so that clients connect elsewhere; new ones are refused while the service drains."""
         await self._looking.stop()
-        await asyncio.gather(*(self._part(client, _restarting(), CLOSE_RESTART) for client in self._clients))
+        await asyncio.gather(*(self._part(client, _restarting(), CLOSE_RESTART) for client in self.clients))
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -104,10 +106,10 @@ class SocketIOServer:
 
     def note_opened(self, client: Client, packet: str) -> None:
         sid = msgspec.json.decode(packet[1:])["sid"]
-        self._clients.open(client, sid, self._library.eio.sockets[sid])
+        self.clients.open(client, sid, self._library.eio.sockets[sid])
 
     def note_upgraded(self, client: Client) -> None:
-        self._clients.note_upgraded(client)
+        self.clients.note_upgraded(client)
 
     async def take(self, client: Client, text: str) -> str | None:
         if client.socket.closed:
@@ -151,7 +153,7 @@ class SocketIOServer:
             self.forget(client)
 
     def forget(self, client: Client) -> None:
-        self._clients.remove(client)
+        self.clients.remove(client)
         if self._library is not None:
             self._library.eio.sockets.pop(client.sid, None)
 
@@ -192,6 +194,8 @@ class SocketIOServer:
         else:
             raise NotFound("The path names a task type already; connect to the namespace /.", code="invalid_namespace")
         if name is not None:
+            if not is_type_name(name):
+                raise NotFound(f"There is no task type {shown(name)!r}.", code="invalid_namespace")
             try:
                 await self._streams.require_type(name)
             except NotFound as error:
@@ -242,13 +246,13 @@ class SocketIOServer:
         audience = Audience(namespace, sid, invitation.task_type)
         client.audiences[namespace] = audience
         self._audiences[sid] = (client, audience)
-        self._clients.note_audiences(client)
+        self.clients.note_audiences(client)
         self._begin_telling(client, audience, invitation.wanted, invitation.cursor)
 
     async def _on_disconnect(self, _namespace: str, sid: str, _reason: str) -> None:
         client, audience = self._audiences.pop(sid)
         del client.audiences[audience.namespace]
-        self._clients.note_audiences(client)
+        self.clients.note_audiences(client)
         _stop(audience.telling)
 
     # What clients are told.
@@ -306,10 +310,10 @@ class SocketIOServer:
 
     async def _look(self) -> None:
         """End the sessions of clients that say nothing, and forget those that have ended."""
-        for client in self._clients.overdue(time.monotonic()):
+        for client in self.clients.overdue(time.monotonic()):
             if client.socket is not None:
                 await self.end(client)
-        for client in self._clients:
+        for client in self.clients:
             if client.socket is not None and client.socket.closed:
                 self._finish(client)
 
