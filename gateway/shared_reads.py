@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 from servicekit.errors import Overloaded
 
 AT_ONCE_MAX = 8
-WAITING_MAX = 1_000
+WAITING_MAX = 10_000
 WAIT_SECONDS = 5.0
 
 Key = TypeVar("Key", bound=Hashable)

@@ -8,8 +8,8 @@ from websockets.frames import CloseCode, Frame
 from servicekit.http.problems import raw_problem
 
 # A connection that was closed, and whose peer does not take what is left, is cut off after so long.
-CLOSE_SECONDS = 5.0
-# More pings in a second stay unanswered.
+CLOSE_SECONDS = 4.0
+# More answers to pings are not given in a second.
 PINGS_MAX = 50
 # A message comes in so many pieces at most; the bound of its bytes does not count empty ones.
 FRAGMENTS_MAX = 1_024
@@ -22,15 +22,14 @@ class BoundedSocketProtocol(WebSocketsSansIOProtocol):
         self._pings_since = 0.0
 
     def handle_ping(self) -> None:
-        """Answer, unless the peer floods us with pings, or does not read the answers."""
+        """Answer the newest of the pings that came together, unless there are too many, or the peer does not read."""
+        answers = [answer for answer in self.conn.data_to_send() if answer]
         now = self.loop.time()
         if now - self._pings_since >= 1.0:
             self._pings, self._pings_since = 0, now
-        self._pings += 1
-        if self._pings > PINGS_MAX or not self.writable.is_set():
-            self.conn.data_to_send()
-            return
-        super().handle_ping()
+        if answers and self._pings < PINGS_MAX and self.writable.is_set():
+            self._pings += 1
+            self.transport.write(answers[-1])
 
     def handle_cont(self, event: Frame) -> None:
         if len(self.frames) >= FRAGMENTS_MAX:

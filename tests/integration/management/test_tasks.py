@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,8 +14,9 @@ from headrace.v1.task_pb2 import (
     OUTCOME_WORKER_DIED,
 )
 from management_service.domain.statuses import TaskEvent, TaskStatus
+from management_service.listing import list_tasks
 from management_service.storage.executors import ExecutorRepository
-from management_service.storage.records import Ending, NewTask
+from management_service.storage.records import Ending, Listing, NewTask
 from management_service.storage.tasks import TaskRepository
 from tests.support.task_rows import SESSION, Rows, report, submission
 
@@ -269,6 +271,29 @@ async def test_pages_go_from_the_newest_and_filter(tasks: TaskRepository, rows: 
     assert [row.task_id for row in page] == [4, 3]
     counts, _ = await tasks.count_statuses()
     assert counts[TaskStatus.QUEUED] == 6
+
+
+async def test_lists_take_several_statuses_and_types_or_ids(tasks: TaskRepository, rows: Rows) -> None:
+    await rows.processing(8, 9)
+    await rows.queued(*range(1, 6))
+    await rows.queued(6, 7, type="other")
+    await tasks.complete([report(9, 1)])
+
+    async def listed(**wanted: Any) -> tuple[list[int], int]:
+        found, after = await list_tasks(tasks, Listing(**{"limit": 3, **wanted}))
+        return [row.task_id for row in found], after
+
+    assert await listed() == ([9, 8, 7], 7)
+    both = {"statuses": (TaskStatus.QUEUED, TaskStatus.PROCESSING), "type_names": ("noop", "other")}
+    assert await listed(**both) == ([8, 7, 6], 6)
+    assert await listed(**both, after=6) == ([5, 4, 3], 3)
+    assert await listed(**both, after=3) == ([2, 1], 0)
+    assert await listed(type_names=("other", "nothing")) == ([7, 6], 0)
+    # Those that are named come on one page.
+    assert await listed(task_ids=(1, 6, 8, 9, 99)) == ([9, 8, 6, 1], 0)
+    assert await listed(task_ids=(1, 6, 8, 9), **both) == ([8, 6, 1], 0)
+    assert await tasks.remove(9)
+    assert await listed(task_ids=(9,)) == ([], 0)
 
 
 async def test_expired_tasks_are_hidden_and_their_shells_dropped_a_day_later(tasks: TaskRepository, rows: Rows) -> None:
