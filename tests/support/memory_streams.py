@@ -32,8 +32,9 @@ class MemorySource:
 
     is_deaf = False
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self) -> None:
+        # That of the server that runs now.
+        self.hub = Hub()
         self._events: list[LiveEvent] = []
         self._tasks: dict[int, TaskUpdate] = {}
 
@@ -44,7 +45,7 @@ class MemorySource:
         self._tasks[task_id] = update
         event = LiveEvent(update, Cursor(1, len(self._events), 0))
         self._events.append(event)
-        self._hub.publish([event])
+        self.hub.publish([event])
         return update
 
     def clear(self) -> None:
@@ -87,20 +88,22 @@ class RunningStreams:
 
 
 @asynccontextmanager
-async def run_streams(bounds: Bounds | None = None) -> AsyncIterator[RunningStreams]:
-    """Raw WebSockets and Socket.IO, on a port of their own."""
+async def run_streams(
+    bounds: Bounds | None = None, *, port: int = 0, source: MemorySource | None = None
+) -> AsyncIterator[RunningStreams]:
+    """Raw WebSockets and Socket.IO. With the port and source of an earlier one it is that one, started again."""
 
     async def require_type(name: str) -> None:
         if name not in TYPES:
             raise NotFound(f"There is no task type {name!r}.", code="unknown_task_type")
 
-    hub = Hub()
-    source = MemorySource(hub)
+    source = source or MemorySource()
+    hub = source.hub = Hub()
     streams = LiveStreams(hub, source, require_type=require_type, is_draining=lambda: running.is_draining)
     socketio = SocketIOServer(streams, bounds=bounds or Bounds())
     app = Starlette(routes=socket_routes(), exception_handlers=EXCEPTION_HANDLERS)
     app.state.live, app.state.routes = streams, []
-    server = HttpServer(socketio.wrap(app), "127.0.0.1", 0, connections_max=2_000, grace=timedelta(seconds=1))
+    server = HttpServer(socketio.wrap(app), "127.0.0.1", port, connections_max=2_000, grace=timedelta(seconds=1))
     running = RunningStreams(await server.start(), hub, source, streams, socketio)
     await wait_until(lambda: _listens(running.port))
     try:
