@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator
 
@@ -30,8 +31,8 @@ async def shared() -> AsyncIterator[RunningStreams]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def running(shared: RunningStreams) -> AsyncIterator[RunningStreams]:
-    """Every test ends with a client that is served as usual, and nothing is left of any."""
+async def running(shared: RunningStreams, caplog: pytest.LogCaptureFixture) -> AsyncIterator[RunningStreams]:
+    """Every test ends with a client that is served as usual, and nothing is left of any, not even in the log."""
     shared.source.clear()
     shared.source.publish(7)
     yield shared
@@ -40,6 +41,7 @@ async def running(shared: RunningStreams) -> AsyncIterator[RunningStreams]:
         shared.source.publish(7, PROCESSING)
         assert (await socket.event())[0] == "task_update"
     await wait_until(lambda: not len(shared.socketio) and not len(shared.hub))
+    assert not [record for record in caplog.get_records("call") if record.levelno >= logging.WARNING]
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -116,6 +118,13 @@ async def test_a_page_of_our_own_is_served_without_headers_for_others(
 async def test_cookies_mean_nothing(running: RunningStreams) -> None:
     async with engine_socket(running.port, additional_headers={"Cookie": "io=../../x; sid=" + "y" * 4_000}) as socket:
         await socket.join()
+
+
+async def test_headers_that_are_too_large_are_refused(running: RunningStreams) -> None:
+    with pytest.raises(InvalidStatus) as caught:
+        async with engine_socket(running.port, additional_headers={"Cookie": "io=" + "y" * 9_000}):
+            pass
+    assert caught.value.response.status_code == 431
 
 
 async def test_guessed_sessions_are_all_refused(running: RunningStreams, http: httpx.AsyncClient) -> None:
