@@ -1,5 +1,6 @@
 """What one reader is told: where it stood or a snapshot, then every event that it wants, in order."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -25,6 +26,8 @@ LOOK_SECONDS = 2.0
 IDLE_SECONDS = 15.0
 # Updates that a snapshot was ahead of are published within this time; until they were, events get no cursor.
 SETTLE_SECONDS = 5.0
+# After so many old events others get their turn.
+REPLAYED_AT_ONCE = 500
 # So many tasks that snapshots told of are remembered; beyond, a change may be told twice while the source is deaf.
 TOLD_MAX = 10_000
 
@@ -93,9 +96,11 @@ class LiveSession:
                 yield SnapshotFrame(await self._first_snapshot(), reset=self._cursor is not None)
             else:
                 yield None
-            for event in replay or ():
+            for number, event in enumerate(replay or ()):
                 if self._wanted.wants(event.update):
                     yield EventFrame(event, placed=True)
+                if number % REPLAYED_AT_ONCE == REPLAYED_AT_ONCE - 1:
+                    await asyncio.sleep(0)
             while True:
                 for frame in await self._next(listener):
                     yield frame

@@ -120,8 +120,7 @@ class EventStream(Response):
                     await _finish(send)
                     return
         if teller.cancelled() or teller.exception() is not None:
-            # Half an answer: nobody is to take it for a whole one.
-            scope.get(ABORT, _nothing)()
+            await _cut_off(scope, receive)
 
     async def _tell(self, send: Send) -> None:
         """Tell all there is and finish the answer. Whatever else ends it has no end that the client could read."""
@@ -192,5 +191,10 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
-def _nothing() -> None:
-    pass
+async def _cut_off(scope: Scope, receive: Receive) -> None:
+    """End the connection: nobody is to take half an answer for a whole one."""
+    if ABORT in scope:
+        scope[ABORT]()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await _until_gone(receive)

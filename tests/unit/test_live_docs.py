@@ -7,14 +7,21 @@ from typing import Any
 
 from starlette.routing import Match, Router
 
+from execution_service.progress import INTERVAL_SECONDS
 from gateway import event_routes
+from gateway.snapshots import TASKS_MAX
 from headrace.v1.task_pb2 import TaskUpdate
-from servicekit.live import websocket
+from servicekit.http.server import PING_SECONDS, PONG_SECONDS, SOCKET_MESSAGE_BYTES_MAX
+from servicekit.live import sse, websocket
 from servicekit.live.cursors import Cursor
-from servicekit.live.protocol import decode_message
+from servicekit.live.filters import TASK_IDS_MAX, TYPES_MAX
+from servicekit.live.mailbox import MERGED_MAX
+from servicekit.live.message_rate import MESSAGES_MAX
+from servicekit.live.protocol import REF_CHARS_MAX, decode_message
 from servicekit.live.query import parse_query
+from servicekit.live.session import IDLE_SECONDS
 from servicekit.live.sources import Snapshot
-from servicekit.task_views import update_view
+from servicekit.task_views import RESULT_BYTES_MAX, update_view
 
 TEXT = (Path(__file__).parents[2] / "docs" / "live.md").read_text()
 ROUTERS = (event_routes.router, Router(websocket.socket_routes()))
@@ -59,3 +66,20 @@ def test_every_close_code_is_told() -> None:
     codes = {value for name, value in vars(websocket).items() if name.startswith("CLOSE_")}
     told = {int(code) for row in re.findall(r"^\| ([0-9, ]+) \|", TEXT, re.MULTILINE) for code in row.split(",")}
     assert codes <= told
+
+
+def test_the_numbers_are_those_of_the_code() -> None:
+    for phrase in (
+        f"At most {TYPES_MAX} types and {TASK_IDS_MAX:,} ids",
+        f"the\n  newest {TASKS_MAX};",
+        f"more than {RESULT_BYTES_MAX // 1024} KiB",
+        f"at most {MESSAGES_MAX} messages in a second and {SOCKET_MESSAGE_BYTES_MAX // 1024} KiB each",
+        f"of up to {REF_CHARS_MAX} characters",
+        f"leaves more than {MERGED_MAX:,} tasks unread, or takes nothing for {websocket.SEND_SECONDS:.0f} s",
+        f"pings every {PING_SECONDS:.0f} s and waits {PONG_SECONDS:.0f} s",
+        f"sends a comment every {IDLE_SECONDS:.0f} s",
+    ):
+        assert phrase in TEXT, phrase
+    assert sse.SEND_SECONDS == websocket.SEND_SECONDS
+    assert websocket.BAD_MESSAGES_MAX == 10
+    assert INTERVAL_SECONDS == 1 / 5

@@ -132,15 +132,21 @@ async def test_a_drain_ends_streams_with_a_word_and_does_not_wait_for_them(
         assert time.monotonic() - started < 3
 
 
-async def test_a_stream_is_counted_as_answered_when_it_begins(running: RunningGateway, publisher: Publisher) -> None:
+async def test_a_stream_is_counted_as_answered_when_it_begins(
+    running: RunningGateway, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("servicekit.live.session.IDLE_SECONDS", 0.05)
     async with open_events(running.client, "/api/events") as events:
         await events.event("snapshot")
-        text = (await running.client.get("/metrics")).text
-        assert "headrace_event_streams_open 1" in text
         began = time.monotonic()
-        await wait_until(lambda: time.monotonic() - began > 0.3)
-    await wait_until(lambda: running.gateway.metrics.seconds["/api/events"] > 0)
-    assert running.gateway.metrics.seconds["/api/events"] < 0.3
+        assert "headrace_event_streams_open 1" in (await running.client.get("/metrics")).text
+        listening = asyncio.create_task(events.hear())
+        await wait_until(lambda: events.comments >= 10)
+        listening.cancel()
+        lasted = time.monotonic() - began
+    await wait_until(lambda: not running.gateway.live.event_streams)
+    await wait_until(lambda: running.gateway.metrics.requests["GET", "/api/events", 200])
+    assert 0 < running.gateway.metrics.seconds["/api/events"] < lasted
 
 
 @pytest.mark.parametrize("path", ["/api/events", "/api/tasks/7/events"])

@@ -136,6 +136,8 @@ async def test_the_description_covers_every_route_with_examples(running: Running
         ("get", "/api/tasks/{task_id}"),
         ("delete", "/api/tasks/{task_id}"),
         ("get", "/api/tasks/{task_id}/logs"),
+        ("get", "/api/tasks/{task_id}/events"),
+        ("get", "/api/events"),
         ("post", "/api/tasks/{task_id}/retry"),
         ("post", "/api/tasks/retry"),
         ("get", "/api/task-types"),
