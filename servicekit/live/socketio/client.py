@@ -26,8 +26,12 @@ class PacketQueue(asyncio.Queue[Any]):
         self._changed = asyncio.Event()
         super().__init__()
 
+    @property
+    def has_room(self) -> bool:
+        return self.qsize() < self._bounds.waiting_packets_max and self._bytes < self._bounds.waiting_bytes_max
+
     async def wait_for_room(self) -> None:
-        while self.qsize() >= self._bounds.waiting_packets_max or self._bytes >= self._bounds.waiting_bytes_max:
+        while not self.has_room:
             self._changed.clear()
             await self._changed.wait()
 
@@ -104,12 +108,13 @@ class Client:
 
     async def tell(self, text: str) -> None:
         """Send when there is room. Raises Overloaded when there is none for too long."""
-        try:
-            async with asyncio.timeout(self.bounds.send_seconds):
-                await self.socket.queue.wait_for_room()
-        except TimeoutError:
-            message = "The connection takes nothing; connect again with the last cursor."
-            raise Overloaded(message, code="too_slow") from None
+        if not self.socket.queue.has_room:
+            try:
+                async with asyncio.timeout(self.bounds.send_seconds):
+                    await self.socket.queue.wait_for_room()
+            except TimeoutError:
+                message = "The connection takes nothing; connect again with the last cursor."
+                raise Overloaded(message, code="too_slow") from None
         await self.say(text)
 
     async def say(self, text: str) -> None:

@@ -20,7 +20,7 @@ from servicekit.live.socketio.handshake import (
     is_engine_request,
     read_request,
 )
-from servicekit.live.socketio.packets import ParseError, join_payload, split_payload
+from servicekit.live.socketio.packets import ParseError, split_payload
 from servicekit.live.socketio.websocket import Connection, Doorkeeper
 
 # Where the application's own layers find what a request was routed to, and python-socketio the client.
@@ -152,11 +152,13 @@ class Gate:
         await self._alone(client, client.is_posting)
         client.is_posting = True
         try:
-            passed = await self._take_body(client, Request(scope, receive))
-            if passed:
-                await self._engine.handle(_with_length(scope, len(passed)), _replay(_body(passed)), send)
-            else:
-                await Response(b"ok", media_type="text/plain")(scope, receive, send)
+            body = await self._read_text(Request(scope, receive))
+            # One after the other: what a packet means depends on what those before it have done.
+            for packet in split_payload(body, packets_max=self._bounds.packets_max):
+                heard = await self._engine.take(client, packet)
+                if heard is not None:
+                    await self._engine.handle(*_post_of(scope, heard.encode()), _no_answer)
+            await Response(b"ok", media_type="text/plain")(scope, receive, send)
         except (Refused, ParseError) as refusal:
             await self._engine.end(client)
             if isinstance(refusal, Refused):
@@ -167,22 +169,15 @@ class Gate:
             if client.socket.closed and not client.is_polling:
                 self._engine.forget(client)
 
-    async def _take_body(self, client: Client, request: Request) -> bytes:
-        """What of a body engine.io is to hear."""
+    async def _read_text(self, request: Request) -> str:
         try:
             async with asyncio.timeout(self._bounds.frame_seconds):
                 body = await self._read(request)
-            text = body.decode()
+            return body.decode()
         except TimeoutError:
             raise Refused(408, BAD_REQUEST, "The body did not arrive in time.") from None
         except (ClientDisconnect, UnicodeDecodeError):
             raise Refused(400, BAD_REQUEST, "The body is not text in UTF-8.") from None
-        passed = []
-        for packet in split_payload(text, packets_max=self._bounds.packets_max):
-            heard = await self._engine.take(client, packet)
-            if heard is not None:
-                passed.append(heard)
-        return join_payload(passed).encode()
 
     async def _read(self, request: Request) -> bytes:
         size_max = self._bounds.bytes_max
@@ -212,21 +207,18 @@ async def _left(receive: Receive) -> None:
         pass
 
 
-def _replay(message: Message) -> Receive:
+def _post_of(scope: Scope, body: bytes) -> tuple[Scope, Receive]:
+    """The request that brings this body. engine.io reads so much of it as is announced."""
+
     async def receive() -> Message:
-        return message
+        return {"type": "http.request", "body": body, "more_body": False}
 
-    return receive
-
-
-def _body(body: bytes) -> Message:
-    return {"type": "http.request", "body": body, "more_body": False}
-
-
-def _with_length(scope: Scope, length: int) -> Scope:
-    """engine.io reads so much of a body as is announced."""
     headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
-    return {**scope, "headers": [*headers, (b"content-length", str(length).encode())]}
+    return {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}, receive
+
+
+async def _no_answer(message: Message) -> None:
+    pass
 
 
 async def _refuse(refusal: Refused, scope: Scope, receive: Receive, send: Send) -> None:

@@ -64,10 +64,6 @@ def split_payload(text: str, *, packets_max: int) -> list[str]:
     return text.split(_SEPARATOR)
 
 
-def join_payload(packets: list[str]) -> str:
-    return _SEPARATOR.join(packets)
-
-
 def is_engine_packet(text: str) -> bool:
     """Whether a packet is engine.io's own business: an answer to a ping, the end, or nothing."""
     return text in (PONG, _CLOSE, _IDLE)

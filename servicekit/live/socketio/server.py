@@ -124,6 +124,8 @@ class SocketIOServer:
                 client.ponged_at = now
             return text
         packet = read_packet(text)
+        if client.is_parting:
+            return None
         if verdict is not Verdict.TAKEN:
             await self._slow_down(client, packet)
             return None
@@ -154,6 +156,9 @@ class SocketIOServer:
 
     def forget(self, client: Client) -> None:
         self.clients.remove(client)
+        for audience in client.audiences.values():  # of which python-socketio has not told that they were left
+            self._audiences.pop(audience.sid, None)
+            _stop(audience.telling)
         if self._library is not None:
             self._library.eio.sockets.pop(client.sid, None)
 
@@ -250,7 +255,9 @@ class SocketIOServer:
         self._begin_telling(client, audience, invitation.wanted, invitation.cursor)
 
     async def _on_disconnect(self, _namespace: str, sid: str, _reason: str) -> None:
-        client, audience = self._audiences.pop(sid)
+        client, audience = self._audiences.pop(sid, (None, None))
+        if client is None or audience is None:  # it was forgotten before
+            return
         del client.audiences[audience.namespace]
         self.clients.note_audiences(client)
         _stop(audience.telling)
@@ -291,7 +298,7 @@ class SocketIOServer:
         if client.is_parting or client.socket is None:
             return
         client.is_parting = True
-        for audience in client.audiences.values():
+        for audience in tuple(client.audiences.values()):
             _stop(audience.telling)
             await client.say(error_event_text(audience.namespace, error))
         if not client.socket.upgraded:

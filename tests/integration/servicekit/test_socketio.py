@@ -175,6 +175,21 @@ async def test_a_bad_body_ends_its_session(running: RunningStreams, body: bytes,
         assert (await client.request()).json()["code"] == 1
 
 
+async def test_the_packets_of_a_body_take_effect_one_after_the_other(running: RunningStreams) -> None:
+    async with poller(running.port) as client:
+        await client.join()
+        wish = '["subscribe",{"statuses":["failed"]}]'
+        answer = await client.post("41/noop,", "40/noop,", f"42/noop,1{wish}", "40/word_count,", "40/word_count,")
+        assert answer.text == "ok"
+        kinds: set[str] = set()
+        expected = {"40/noop", "40/word_count", "42/noop", "42/word_count", "43/noop"}
+        while not kinds >= expected:
+            kinds |= {packet.partition(",")[0] for packet in await client.poll()}
+        assert kinds == expected
+        assert len(running.hub) == 2
+        await client.post("1")
+
+
 async def test_a_body_that_does_not_come_ends_its_session() -> None:
     async with run_streams(Bounds(frame_seconds=0.3)) as running, poller(running.port) as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
