@@ -198,7 +198,9 @@ class DemandBook:
             if stream not in able:
                 plan.recall(stream, line)
         excess = held + self.open(pool) - target.total
-        if excess > target.total // 2 or not target.total:
+        # Beside a prefetch a little excess is work for some milliseconds; without one it has no slot to run in.
+        tolerated = target.total // 2 if target.prefetch else 0
+        if excess > tolerated or not target.total:
             # The target fell: work that was asked for on the old one would wait here behind long tasks.
             for stream, line in able.items():
                 plan.recall(stream, line)

@@ -18,6 +18,7 @@ class ReplicaSource:
     """
 
     is_deaf = False
+    position = None
 
     def __init__(self, table: AttemptTable) -> None:
         self._table = table

@@ -20,6 +20,7 @@ from execution_service.workers.environment import worker_environment
 from execution_service.workers.lease_page import LeasePage
 from execution_service.workers.outcomes import Finished, PoolSize, ProgressItem
 from execution_service.workers.pool import WorkerPool
+from execution_service.workers.wear import WearLimits
 from headrace.tasks import TaskModuleError, TaskRegistry, load_registry
 from headrace.v1.execution_pb2_grpc import add_ExecutionServiceServicer_to_server
 from result_store.store import ResultStore
@@ -40,6 +41,7 @@ from servicekit.settings import SettingsError, load_settings, variable
 log = structlog.stdlib.get_logger(__name__)
 
 CONSUL_NAME = "headrace-execution"
+MIB = 1024 * 1024
 BEAT_SECONDS = 1.0
 TICK_SECONDS = 0.25
 # Reports may wait for their verdicts for so long after the grace of what runs.
@@ -75,6 +77,7 @@ class ExecutionService:
             on_finished=self._on_finished,
             on_progress=self._on_progress,
             environment=worker_environment(settings.task_env),
+            wear=WearLimits(settings.worker_tasks_max, settings.worker_memory_max * MIB),
         )
         self._database = Database(settings.results_dsn.get_secret_value(), name="results", max_size=4)
         store = ResultStore(self._database)

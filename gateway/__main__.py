@@ -6,11 +6,14 @@ import structlog
 
 from gateway.app import create_app
 from gateway.core import Gateway
+from gateway.execution import Execution
 from gateway.settings import GatewaySettings
+from headrace.v1.execution_pb2_grpc import ExecutionServiceStub
 from headrace.v1.management_pb2_grpc import ManagementServiceStub
 from servicekit.consul_watch import ConsulWatch
-from servicekit.http.server import EmbeddedServer, allow_open_files, build_server, listen
+from servicekit.http.server import EmbeddedServer, build_server, listen
 from servicekit.logs import configure_logging
+from servicekit.open_files import allow_open_files
 from servicekit.registry import ConsulRegistry, ServiceRegistration
 from servicekit.replica_pool import ReplicaPool
 from servicekit.runtime import run_service
@@ -20,6 +23,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 SERVICE = "headrace-gateway"
 MANAGEMENT = "headrace-management"
+EXECUTION = "headrace-execution"
 # Connections to Redis, management and the registry, and what libraries open.
 _OTHER_FILES = 200
 # How long others may take to hear from the registry that this gateway goes, before it ends what lasts.
@@ -39,11 +43,14 @@ async def main(stop: asyncio.Event) -> None:
     registry = ConsulRegistry(settings.consul_url, token.get_secret_value() if token else None)
     watch = registry.watch(MANAGEMENT)
     pool = ReplicaPool(watch, ManagementServiceStub)
-    gateway = Gateway(settings, pool)
+    # One that fails its check is to be named as unreachable, not left out.
+    execution_watch = registry.watch(EXECUTION, passing=False)
+    execution_pool = ReplicaPool(execution_watch, ExecutionServiceStub)
+    gateway = Gateway(settings, pool, Execution(execution_watch, execution_pool))
     server = build_server(create_app(gateway), connections_max=settings.connections_max, grace=settings.grace)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        await _unless_stopped(stop, asyncio.create_task(_connect(watch, gateway)))
+        await _unless_stopped(stop, asyncio.create_task(_connect(watch, execution_watch, gateway)))
         await _unless_stopped(stop, asyncio.create_task(registry.register(_registration(settings, port))))
         if not stop.is_set():
             log.info("service_started", host=settings.host, port=port)
@@ -56,14 +63,16 @@ async def main(stop: asyncio.Event) -> None:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await gateway.close()
                 await pool.close()
+                await execution_pool.close()
                 await watch.stop()
+                await execution_watch.stop()
                 await registry.close()
         except TimeoutError:
             log.warning("stopped_unclosed", seconds=_CLOSE_SECONDS)
 
 
-async def _connect(watch: ConsulWatch, gateway: Gateway) -> None:
-    await watch.start()
+async def _connect(watch: ConsulWatch, execution_watch: ConsulWatch, gateway: Gateway) -> None:
+    await asyncio.gather(watch.start(), execution_watch.start())
     await gateway.start()
 
 

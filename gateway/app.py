@@ -4,7 +4,7 @@ from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from gateway import docs, event_routes, info_routes, openapi, task_routes
+from gateway import docs, event_routes, info_routes, openapi, task_routes, worker_routes
 from gateway.core import Gateway
 from gateway.openapi_types import Json, with_task_types
 from gateway.shell import RequestShell
@@ -33,7 +33,7 @@ def create_app(gateway: Gateway) -> ASGIApp:
         return with_task_types(fixed(), gateway.catalog.describe_all(), openapi.NEW_TASK)
 
     app.openapi = described  # type: ignore[method-assign]
-    routers = (task_routes.router, event_routes.router, info_routes.router, docs.router)
+    routers = (task_routes.router, worker_routes.router, event_routes.router, info_routes.router, docs.router)
     for router in routers:
         app.include_router(router)
     app.router.routes.extend(socket_routes())

@@ -50,11 +50,19 @@ class RetryBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     dry_run: bool | None = None
 
 
+class WorkerBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """Where a worker is wished for. `null` is the same as leaving a field out."""
+
+    replica: str | None = None
+    pool: str | None = None
+
+
 Body = TypeVar("Body")
 
 _ONE = msgspec.json.Decoder(TaskBody)
 _MANY = msgspec.json.Decoder(list[TaskBody])
 _RETRY = msgspec.json.Decoder(RetryBody)
+_WORKER = msgspec.json.Decoder(WorkerBody)
 
 
 async def read_json_body(request: Request, hold: BodyHold, *, bytes_max: int, timeout: timedelta) -> bytes:
@@ -85,6 +93,15 @@ def decode_tasks(body: bytes) -> list[TaskBody]:
 
 def decode_retry(body: bytes) -> RetryBody:
     return _decode(_RETRY, body, RetryBody)
+
+
+def decode_worker(body: bytes) -> WorkerBody:
+    return _decode(_WORKER, body, WorkerBody)
+
+
+def is_empty(request: Request) -> bool:
+    """Whether the request has no body, as its headers say."""
+    return request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers
 
 
 def _require_json(request: Request) -> None:

@@ -6,6 +6,7 @@ from gateway.body_budget import BodyBudget
 from gateway.cache import TaskCache
 from gateway.catalog import Catalog
 from gateway.changes import TaskChanges
+from gateway.execution import Execution
 from gateway.ids import TaskIds
 from gateway.interrupts import Interrupts
 from gateway.live_source import GatewaySource
@@ -33,12 +34,13 @@ _SILENCE_SECONDS = 10.0
 class Gateway:
     """Must be made inside the running event loop. `start`, then `drain` when the order to stop comes, then `close`."""
 
-    def __init__(self, settings: GatewaySettings, calls: Calls) -> None:
+    def __init__(self, settings: GatewaySettings, calls: Calls, execution: Execution) -> None:
         redis_url = settings.redis_url.get_secret_value()
         self.settings = settings
         self.metrics = Metrics()
         self.body_budget = BodyBudget(settings.bodies_bytes_max)
         self.management = Management(calls)
+        self.execution = execution
         self.gate = RedisGate(redis_url)
         self.feed = UpdateFeed(redis_url, queue_max=_FEED_QUEUE_MAX)
         self.ids = TaskIds(self.management)
@@ -93,7 +95,6 @@ class Gateway:
         """Begin to connect to everything; returns also while some of it is away."""
         await self.gate.start()
         self.feed.start()
-        self.live_source.start()
         self.catalog.start()
         self.ids.start()
 

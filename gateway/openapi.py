@@ -13,6 +13,7 @@ DESCRIPTION = (
 )
 TAGS = [
     {"name": "tasks", "description": "Submit, read, list, cancel, retry."},
+    {"name": "workers", "description": "The worker processes of all execution replicas: list, add, remove."},
     {"name": "system", "description": "Task types, counts, health."},
 ]
 
@@ -287,13 +288,14 @@ def _operation(
     answers: dict[int | str, dict[str, Any]],
     *,
     body: Schema | None = None,
+    body_required: bool = True,
     parameters: list[dict[str, Any]] | None = None,
     status: int = 200,
 ) -> dict[str, Any]:
     """Arguments of a route's decorator."""
     extra: dict[str, Any] = {}
     if body is not None:
-        extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+        extra["requestBody"] = {"required": body_required, "content": {"application/json": {"schema": body}}}
     if parameters:
         extra["parameters"] = parameters
     return {
@@ -432,6 +434,110 @@ RETRY_TASKS = _operation(
         "additionalProperties": False,
         "example": {"type": "word_count", "error": "timeout", "dry_run": True},
     },
+)
+_WORKER: Schema = {
+    **_record(
+        {
+            "id": {"type": "string", "description": "Begins with the name of its replica; is not used again."},
+            "startTime": {"type": "string", "format": "date-time"},
+            "replica": _TEXT,
+            "pid": _INTEGER,
+            "pool": _TEXT,
+            "state": {
+                **_maybe(_TEXT),
+                "enum": ["starting", "ready", "busy", "draining", "ending", None],
+                "description": "`draining`: takes no more tasks, and ends when those it runs have ended. null from a "
+                "replica of an older version.",
+            },
+            "slots": {"type": "integer", "description": "Tasks that it runs at once."},
+            "tasks": {
+                "type": "array",
+                "items": _record(
+                    {
+                        "id": _ID,
+                        "attempt": _INTEGER,
+                        "type": _TEXT,
+                        "running_for": {"type": "number", "description": "Seconds."},
+                    },
+                    ["id", "attempt", "type", "running_for"],
+                ),
+                "description": "What it runs now.",
+            },
+            "tasks_done": {"type": "integer", "description": "Attempts that have ended in it."},
+            "memory_mib": {**_maybe(_NUMBER), "description": "Resident memory; null while the process ends."},
+        },
+        ["id", "startTime", "replica", "pid", "pool", "slots", "tasks", "tasks_done"],
+    ),
+    "example": {
+        "id": "execution-0-cpu-3fa91",
+        "startTime": "2030-01-31T12:00:00.250Z",
+        "replica": "execution-0",
+        "pid": 4711,
+        "pool": "cpu",
+        "state": "busy",
+        "slots": 1,
+        "tasks": [{"id": 1_000_001, "attempt": 1, "type": "large_file_processing", "running_for": 2.5}],
+        "tasks_done": 42,
+        "memory_mib": 61.3,
+    },
+}
+LIST_WORKERS = _operation(
+    {
+        200: _answer(
+            "The workers of all replicas that answer. 503 if none does.",
+            {"type": "array", "items": _WORKER},
+            headers={
+                "Headrace-Unreachable": {
+                    "description": "The replicas, separated by commas, that did not answer within 2 s: their workers "
+                    "are missing from the list. Left out when there are none.",
+                    "schema": _TEXT,
+                }
+            },
+        )
+    }
+)
+READ_WORKER = _operation({200: _answer("The worker.", _WORKER)})
+CREATE_WORKER = _operation(
+    {
+        201: _answer(
+            "Started. It takes tasks when it is ready, within a second as a rule.",
+            {**_record({"workerId": _TEXT}, ["workerId"]), "example": {"workerId": "execution-0-cpu-3fa93"}},
+            headers={"Location": {"description": "Where the worker is read.", "schema": _TEXT}},
+        )
+    },
+    body={
+        **_record(
+            {
+                "replica": {**_maybe(_TEXT), "description": "Default: that with the fewest workers in the pool."},
+                "pool": {**_maybe(_TEXT), "default": "cpu"},
+            }
+        ),
+        "additionalProperties": False,
+        "example": {"replica": "execution-0", "pool": "cpu"},
+    },
+    body_required=False,
+    status=201,
+)
+DELETE_WORKER = _operation(
+    {
+        200: _answer(
+            "It ends, at once or when what it runs has ended. 409 `last_worker` for the last one of a pool.",
+            {
+                **_MESSAGE,
+                "example": {
+                    "message": "Worker execution-0-cpu-3fa91 takes no more tasks, and ends when the task that it runs "
+                    "has ended."
+                },
+            },
+        )
+    },
+    parameters=[
+        _query(
+            "force",
+            "Kill it; what it ran starts again in another one, which counts as no failure.",
+            {"type": "boolean", "default": False},
+        )
+    ],
 )
 LIST_TASK_TYPES = _operation({200: _answer("The catalog.", {"type": "array", "items": _TASK_TYPE})})
 READ_TASK_TYPE = _operation({200: _answer("The task type.", _TASK_TYPE)})

@@ -39,6 +39,14 @@ def wait_seconds(request: Request) -> float:
     return float(text)
 
 
+def force(request: Request) -> bool:
+    """`?force=`, false when it is not given."""
+    text = _query(request, ("force",)).get("force", "false")
+    if text not in ("true", "false"):
+        raise invalid_parameter("force", "enum", "Expected true or false.")
+    return text == "true"
+
+
 def page(request: Request) -> Page:
     query = _query(request, ("status", "type", "limit", "after"))
     limit = positive_integer(query.get("limit", str(PAGE_DEFAULT)))

@@ -11,7 +11,7 @@ from management_service.domain.demand import Account, by_types, spread
 from management_service.links import ExecutorLink
 from management_service.publishing import Publisher, wall_time
 from management_service.rpc.mapping import STATUS_TO_PROTO
-from management_service.storage.records import Claimed, NewTask
+from management_service.storage.records import Claimed, Inserted, NewTask
 from management_service.storage.tasks import TaskRepository
 from servicekit import failpoints
 from servicekit.loops import BackgroundLoop
@@ -111,7 +111,7 @@ class Dispatcher:
             account.reserve(count)
         handover.heard.update(self._heard_now())
 
-    def settle(self, handover: Handover, inserted: Mapping[int, str]) -> None:
+    def settle(self, handover: Handover, inserted: Inserted) -> None:
         """Send what was stored as processing, release the other reservations, tell of tasks that wait."""
         if handover.owners:
             failpoints.hit("dispatch.after_insert")
@@ -120,7 +120,7 @@ class Dispatcher:
         for task in handover.tasks:
             task_id = task.submission.task_id
             account = handover.owners.get(task_id)
-            status = inserted.get(task_id)
+            status = inserted.statuses.get(task_id)
             if status == _QUEUED:
                 waiting.add(task.submission.pool)
             if account is None:
@@ -245,35 +245,41 @@ class Dispatcher:
     def _pool(self, name: str) -> _Pool:
         return self._pools.setdefault(name, _Pool())
 
-    def _publish_inserted(self, handover: Handover, inserted: Mapping[int, str]) -> None:
+    def _publish_inserted(self, handover: Handover, inserted: Inserted) -> None:
         at = wall_time()
-        statuses = {status: STATUS_TO_PROTO[status] for status in set(inserted.values())}
+        statuses = {status: STATUS_TO_PROTO[status] for status in set(inserted.statuses.values())}
         self._publisher.put(
-            TaskUpdate(
-                task_id=task.submission.task_id,
-                type=task.submission.type,
-                status=statuses[status],
-                attempt=1 if status == _PROCESSING else 0,
-                revision=1,
-                at=at,
-            )
-            for task in handover.tasks
-            if (status := inserted.get(task.submission.task_id))
+            (
+                TaskUpdate(
+                    task_id=task.submission.task_id,
+                    type=task.submission.type,
+                    status=statuses[status],
+                    attempt=1 if status == _PROCESSING else 0,
+                    revision=1,
+                    at=at,
+                )
+                for task in handover.tasks
+                if (status := inserted.statuses.get(task.submission.task_id))
+            ),
+            outbox_ids=inserted.outbox_ids,
         )
 
     def _publish_claimed(self, claimed: Sequence[Claimed]) -> None:
         at = wall_time()
         status = STATUS_TO_PROTO[_PROCESSING]
         self._publisher.put(
-            TaskUpdate(
-                task_id=task.task_id,
-                type=task.type,
-                status=status,
-                attempt=task.attempt,
-                revision=task.revision,
-                at=at,
-            )
-            for task in claimed
+            (
+                TaskUpdate(
+                    task_id=task.task_id,
+                    type=task.type,
+                    status=status,
+                    attempt=task.attempt,
+                    revision=task.revision,
+                    at=at,
+                )
+                for task in claimed
+            ),
+            outbox_ids={task.outbox_id for task in claimed},
         )
 
 

@@ -31,6 +31,7 @@ from management_service.storage.tasks import TaskRepository
 from management_service.storing import TaskStore
 from management_service.upkeep import OutboxRelay, Retention, Scheduler
 from management_service.wakeups import WakeUps
+from servicekit.cancelling import cancel_and_wait
 from servicekit.clock import Clock
 from servicekit.discovery import ServiceWatch
 from servicekit.loops import BackgroundLoop
@@ -116,9 +117,7 @@ class Manager:
         await self.reports.settle()
         await self.publisher.settle()
         await self._stop_parts(self.leases, *self._upkeep)
-        for task in self._runs:
-            task.cancel()
-        await asyncio.gather(*self._runs, return_exceptions=True)
+        await cancel_and_wait(*self._runs)
 
     async def _stop_parts(self, *parts: Part) -> None:
         for part in parts:

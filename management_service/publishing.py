@@ -1,12 +1,14 @@
-"""What changed, told to whoever watches: the way of committed changes to the channels of Redis.
+"""What changed, told to whoever watches: the way of committed changes to the stream of updates in Redis.
 
-Publishing is off the path of the tasks: a change waits for nobody. What is lost on the way, final updates excepted,
-a reader notices by the gap in revisions; final updates are published again from the outbox.
+Publishing is off the path of the tasks: a change waits for nobody. What Redis has not confirmed is added again, so an
+update may stand in the stream twice; readers go by revisions. What dies with its manager is added by another, from the
+outbox.
 """
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -15,13 +17,18 @@ from redis.asyncio import Redis
 from headrace.v1.task_pb2 import TaskError, TaskUpdate, UpdateBatch
 from management_service.rpc.mapping import STATUS_TO_PROTO, error_from_json
 from management_service.storage.records import Change, PresentState
-from servicekit.redis_keys import CACHE_SECONDS, READY_CHANNEL, TOMBSTONE, UPDATES_CHANNEL, cached_task
+from management_service.update_window import UpdateWindow
+from servicekit import redis_keys
+from servicekit.redis_keys import CACHE_SECONDS, READY_CHANNEL, TOMBSTONE, cached_task
 
 log = structlog.stdlib.get_logger(__name__)
 
 _QUEUE_MAX = 50_000
-_MESSAGE_UPDATES_MAX = 5_000
+_ENTRY_UPDATES_MAX = 1_000
+_ENTRY_BYTES_MAX = 1024 * 1024
 _QUIET_SECONDS = 30.0
+# After a failure what waits is tried again this much later.
+_PAUSE_SECONDS = 0.25
 
 
 class Publisher:
@@ -29,6 +36,9 @@ class Publisher:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._window = UpdateWindow()
+        # The id below which entries of the stream may go, to be said with the next addition.
+        self._cut: str | None = None
         self._updates: list[TaskUpdate] = []
         self._outbox_ids: list[int] = []
         self._cleared: list[int] = []
@@ -66,37 +76,57 @@ class Publisher:
             pipeline.set(cached_task(task_id), TOMBSTONE, ex=CACHE_SECONDS)
         await pipeline.execute()
 
-    async def publish_now(self, updates: list[TaskUpdate]) -> None:
+    async def publish_now(self, updates: Sequence[TaskUpdate]) -> None:
         """Publish, or raise RedisError."""
         if updates:
-            await self._redis.publish(UPDATES_CHANNEL, encode_updates(updates))
+            await self._add(updates, ready=())
 
     async def run(self) -> None:
         """Publish until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
-            await self._flush()
+            if not await self._flush():
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     async def settle(self) -> None:
         """Publish what waits, before leaving."""
         await self._flush()
 
-    async def _flush(self) -> None:
+    async def _flush(self) -> bool:
+        """Publish what waits; where that fails, it waits on."""
         updates, self._updates = self._updates, []
         outbox_ids, self._outbox_ids = self._outbox_ids, []
         ready, self._ready = self._ready, set()
         try:
-            pipeline = self._redis.pipeline(transaction=False)
-            for start in range(0, len(updates), _MESSAGE_UPDATES_MAX):
-                pipeline.publish(UPDATES_CHANNEL, encode_updates(updates[start : start + _MESSAGE_UPDATES_MAX]))
-            if ready:
-                pipeline.publish(READY_CHANNEL, ",".join(sorted(ready)))
-            await pipeline.execute()
+            await self._add(updates, ready)
         except Exception as error:  # noqa: BLE001 - later updates must go out whatever became of these
-            self._complain("updates_not_published", reason=str(error), dropped=len(updates))
-        else:
-            self._cleared.extend(outbox_ids)
+            self._complain("updates_not_published", reason=str(error), waiting=len(updates))
+            self._updates[:0] = updates
+            self._outbox_ids[:0] = outbox_ids
+            self._ready |= ready
+            self._wake.set()
+            return False
+        self._cleared.extend(outbox_ids)
+        return True
+
+    async def _add(self, updates: Sequence[TaskUpdate], ready: Iterable[str]) -> None:
+        """Add to the stream, count that, and only then wake other managers: their claims are published after it."""
+        pipeline = self._redis.pipeline(transaction=False)
+        entries = 0
+        for entries, (count, entry) in enumerate(entries_of(updates), 1):  # noqa: B007 - how many there were
+            pipeline.xadd(redis_keys.UPDATES, {redis_keys.UPDATES_FIELD: entry})
+            pipeline.hincrby(redis_keys.UPDATES_ADDED, redis_keys.UPDATES_ADDED_UPDATES, count)
+            pipeline.hincrby(redis_keys.UPDATES_ADDED, redis_keys.UPDATES_ADDED_BYTES, len(entry))
+        if ready:
+            pipeline.publish(READY_CHANNEL, ",".join(sorted(ready)))
+        if self._cut is not None:
+            pipeline.xtrim(redis_keys.UPDATES, minid=self._cut, approximate=True)
+        answers = await pipeline.execute()
+        self._cut = None
+        if entries:
+            entry_id, added, added_bytes = answers[3 * entries - 3 : 3 * entries]
+            self._cut = self._window.note(entry_id.decode(), updates=added, bytes_=added_bytes)
 
     def _complain(self, event: str, **fields: object) -> None:
         if time.monotonic() - self._complained_at > _QUIET_SECONDS:
@@ -104,11 +134,20 @@ class Publisher:
             log.warning(event, **fields)
 
 
-def encode_updates(updates: list[TaskUpdate]) -> bytes:
-    """One message of the channel."""
-    return UpdateBatch(
-        task_ids=[update.task_id for update in updates], updates=[update.SerializeToString() for update in updates]
-    ).SerializeToString()
+def entries_of(updates: Sequence[TaskUpdate]) -> Iterator[tuple[int, bytes]]:
+    """Split into entries of the stream: (number of updates, serialized UpdateBatch)."""
+    batch, size = UpdateBatch(), 0
+    for update in updates:
+        encoded = update.SerializeToString()
+        if batch.task_ids and (len(batch.task_ids) >= _ENTRY_UPDATES_MAX or size + len(encoded) > _ENTRY_BYTES_MAX):
+            yield len(batch.task_ids), batch.SerializeToString()
+            batch, size = UpdateBatch(), 0
+        batch.task_ids.append(update.task_id)
+        batch.updates.append(encoded)
+        batch.revisions.append(0 if update.HasField("progress") else update.revision)
+        size += len(encoded)
+    if batch.task_ids:
+        yield len(batch.task_ids), batch.SerializeToString()
 
 
 def wall_time() -> Timestamp:
@@ -149,3 +188,14 @@ def update_of_state(state: PresentState) -> TaskUpdate:
         at=wall_time(),
         error=_brief_error(state.error),
     )
+
+
+def update_of_past(state: PresentState, *, status: str, attempt: int, revision: int, at: datetime) -> TaskUpdate:
+    """The update that tells of a change of `state`'s task, made then or earlier."""
+    update = TaskUpdate(
+        task_id=state.task_id, type=state.type, status=STATUS_TO_PROTO[status], attempt=attempt, revision=revision
+    )
+    update.at.FromDatetime(at)
+    if state.revision == revision and (error := _brief_error(state.error)) is not None:
+        update.error.CopyFrom(error)
+    return update

@@ -174,7 +174,7 @@ class ReportDesk:
         at = wall_time()
         self._publisher.put(
             (update_of(change, at=at) for change in changes),
-            outbox_ids={change.outbox_id for change in changes if change.outbox_id is not None},
+            outbox_ids={change.outbox_id for change in changes},
         )
         if ready := {change.pool for change in changes if change.status == "queued"}:
             self._dispatcher.may_wait(ready)

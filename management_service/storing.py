@@ -29,7 +29,7 @@ class TaskStore:
             self._dispatcher.release(handover)
             raise
         self._dispatcher.settle(handover, inserted)
-        return inserted
+        return inserted.statuses
 
     async def store_with_keys(self, submissions: Sequence[Submission]) -> list[int]:
         """Store tasks of which some carry an idempotency key; return the ids that hold, in order.

@@ -1,14 +1,17 @@
 """What has to happen by itself: tasks becoming due, updates published again, finished tasks removed."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 
 import structlog
 
+from headrace.v1.task_pb2 import TaskUpdate
 from management_service.domain.statuses import FINAL
-from management_service.publishing import Publisher, update_of_state
+from management_service.publishing import Publisher, update_of_past, update_of_state
 from management_service.reports import ReportDesk
 from management_service.storage.executors import ExecutorRepository
-from management_service.storage.outbox import Outbox
+from management_service.storage.outbox import Outbox, OutboxRow
+from management_service.storage.records import PresentState
 from management_service.storage.tasks import TaskRepository
 from servicekit import failpoints
 from servicekit.loops import BackgroundLoop
@@ -68,7 +71,7 @@ class OutboxRelay:
         await self._clear()
         rows = await self._outbox.take_stale(age=_OUTBOX_AGE, limit=_OUTBOX_ROWS_MAX)
         if rows:
-            await self._publish_again(sorted({task_id for row in rows for task_id in row.task_ids}))
+            await self._publish_again(rows)
             await self._outbox.clear([row.outbox_id for row in rows])
 
     async def _clear(self) -> None:
@@ -80,14 +83,33 @@ class OutboxRelay:
                 self._publisher.give_back_cleared(cleared)
                 raise
 
-    async def _publish_again(self, task_ids: list[int]) -> None:
-        """Publish the present state of tasks, and make readers of removed or restarted ones ask management."""
-        states = await self._tasks.read_present(task_ids)
-        stale = [state.task_id for state in states if state.removed or state.status not in FINAL]
+    async def _publish_again(self, rows: Sequence[OutboxRow]) -> None:
+        """Publish the changes, and make readers of tasks that were removed or started again ask management."""
+        task_ids = sorted({task_id for row in rows for task_id in row.task_ids})
+        states = {state.task_id: state for state in await self._tasks.read_present(task_ids)}
+        stale = {task_id for row in rows for task_id in row.task_ids if _is_stale(states.get(task_id))}
         if stale:
             await self._publisher.put_tombstones(stale)
-        await self._publisher.publish_now([update_of_state(state) for state in states if not state.removed])
-        log.info("updates_published_again", tasks=len(states), first=task_ids[0])
+        updates = [update for row in rows for update in _updates_of(row, states)]
+        await self._publisher.publish_now(updates)
+        log.info("updates_published_again", updates=len(updates), first=task_ids[0])
+
+
+def _is_stale(state: PresentState | None) -> bool:
+    """Whether a cache may hold an end of the task that is no longer true."""
+    return state is not None and (state.removed or (state.status not in FINAL and state.attempt > 0))
+
+
+def _updates_of(row: OutboxRow, states: Mapping[int, PresentState]) -> Iterator[TaskUpdate]:
+    """The updates that a row tells of; none of tasks that are removed."""
+    if row.statuses is None or row.attempts is None or row.revisions is None:
+        present = (states.get(task_id) for task_id in row.task_ids)
+        yield from (update_of_state(state) for state in present if state is not None and not state.removed)
+        return
+    for task_id, status, attempt, revision in zip(row.task_ids, row.statuses, row.attempts, row.revisions, strict=True):
+        state = states.get(task_id)
+        if state is not None and not state.removed:
+            yield update_of_past(state, status=status, attempt=attempt, revision=revision, at=row.created_at)
 
 
 class Retention:

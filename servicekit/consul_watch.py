@@ -27,15 +27,17 @@ _PROBE_SECONDS = 1.0
 
 
 class ConsulWatch:
-    """Follows the passing replicas of one service by blocking queries. Implements discovery.ServiceWatch.
+    """Follows the replicas of one service by blocking queries, the passing ones unless all are wanted. Implements
+    discovery.ServiceWatch.
 
     A list that lacks half or more of the known replicas, or has them at other addresses, is in doubt: those it lacks
     are kept for as long as they take connections. While Consul is away the last list stays.
     """
 
-    def __init__(self, consul: AsyncConsul, name: str) -> None:
+    def __init__(self, consul: AsyncConsul, name: str, *, passing: bool = True) -> None:
         self._consul = consul
         self._name = name
+        self._passing = passing
         self._listed: dict[str, Endpoint] = {}
         # Not listed any more, by address.
         self._in_doubt: dict[str, Endpoint] = {}
@@ -77,7 +79,9 @@ class ConsulWatch:
     async def _query(self) -> tuple[int, dict[str, Endpoint]]:
         wait = _WAIT_IN_DOUBT if self._in_doubt else _WAIT
         try:
-            index, entries = await self._consul.health.service(self._name, passing=True, index=self._index, wait=wait)
+            index, entries = await self._consul.health.service(
+                self._name, passing=self._passing, index=self._index, wait=wait
+            )
             return int(index), _endpoints(entries)
         except (ConsulException, httpx.HTTPError, ValueError, TypeError) as error:
             self._index = None

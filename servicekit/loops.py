@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from servicekit.cancelling import cancel_and_wait
 from servicekit.errors import HeadraceError
 
 log = structlog.stdlib.get_logger(__name__)
@@ -55,8 +56,7 @@ class BackgroundLoop:
             return
         _, pending = await asyncio.wait([self._task], timeout=grace)
         if pending:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await cancel_and_wait(self._task)
         self._task = None
 
     def problem(self, *, within: float) -> str | None:

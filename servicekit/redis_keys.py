@@ -20,8 +20,13 @@ IDS_HIGH = "headrace:ids:high"
 IDS_HIGH_MEMBER = "block"
 # Channel: names of pools, joined by commas, that have ready tasks which the sender did not send.
 READY_CHANNEL = "headrace:ready"
-# Channel: serialized UpdateBatch.
-UPDATES_CHANNEL = "headrace:updates"
+# Stream, one field `b` with a serialized UpdateBatch; cut by those who add to it at 100,000 updates, 64 MiB, 5 minutes.
+UPDATES = "headrace:updates"
+UPDATES_FIELD = b"b"
+# Hash of what was ever added to it: `updates` and `bytes`.
+UPDATES_ADDED = "headrace:updates:added"
+UPDATES_ADDED_UPDATES = "updates"
+UPDATES_ADDED_BYTES = "bytes"
 
 # First byte of a cached read: a serialized Task follows, or nothing does and management must be asked.
 CACHED_TASK = b"T"

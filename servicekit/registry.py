@@ -76,9 +76,12 @@ class ConsulRegistry:
                 log.warning("deregistration_failed", service_id=registration.service_id, reason=_reason(error))
         self._registrations.clear()
 
-    def watch(self, name: str) -> ConsulWatch:
-        """The replicas of the service `name`; start it to have it kept up to date."""
-        return ConsulWatch(self._consul, name)
+    def watch(self, name: str, *, passing: bool = True) -> ConsulWatch:
+        """The replicas of the service `name`; start it to have it kept up to date.
+
+        Without `passing` also those whose checks fail, until they deregister or are forgotten.
+        """
+        return ConsulWatch(self._consul, name, passing=passing)
 
     async def close(self) -> None:
         await self.deregister()

@@ -16,6 +16,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 Main = Callable[[asyncio.Event], Awaitable[None]]
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Errors whose text says all that somebody needs who starts the service.
 _PLAIN_ERRORS = (HeadraceError, OSError)
 
@@ -46,11 +47,19 @@ def run_service(main: Main) -> None:
 async def _run(main: Main) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             loop.add_signal_handler(number, _on_signal, stop, number)
     await main(stop)
     log.info("service_stopped")
+    _be_deaf(loop)
+
+
+def _be_deaf(loop: asyncio.AbstractEventLoop) -> None:
+    """Let no late signal end a process that has done its work with another exit code than 0."""
+    for number in SIGNALS:
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:

@@ -1,7 +1,6 @@
-"""The live update feed: one subscriber connection to Redis, from which any number of listeners hear of their tasks.
+"""The live update feed: one reader of the stream of updates, from which any number of listeners hear of their tasks.
 
-Pub/sub forgets what nobody hears, so a listener subscribes first and takes a snapshot then; it takes another when
-told to with `FeedSignal.RESYNC`.
+A listener subscribes first and takes a snapshot then; it takes another when told to with `FeedSignal.RESYNC`.
 """
 
 import asyncio
@@ -9,24 +8,15 @@ from collections import deque
 from collections.abc import Iterable
 from enum import Enum, auto
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import structlog
 from google.protobuf.message import DecodeError
-from redis.asyncio import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from headrace.v1.task_pb2 import TaskUpdate, UpdateBatch
-from servicekit.redis_errors import REDIS_ERRORS
-from servicekit.redis_keys import UPDATES_CHANNEL
+from servicekit.update_reader import EntryId, Listener, UpdateReader
 
 log = structlog.stdlib.get_logger(__name__)
-
-_CONNECT_SECONDS = 1.0
-# A connection without any message for so long is asked for a sign of life, and given up after as much again.
-_SILENCE_SECONDS = 2.0
-_PAUSE_SECONDS = 0.5
 
 
 class FeedSignal(Enum):
@@ -103,37 +93,33 @@ class Subscription:
 
 
 class UpdateFeed:
-    """Subscribes anew by itself after every loss of the connection."""
+    """Goes on by itself after every loss of the connection."""
 
     def __init__(self, redis_url: str, *, queue_max: int = 256) -> None:
-        self.connected = False
         self._queue_max = queue_max
         self._by_task: dict[int, list[Subscription]] = {}
         self._of_all: list[Subscription] = []
-        self._pool = ConnectionPool.from_url(
-            redis_url,
-            protocol=2,
-            socket_timeout=_CONNECT_SECONDS,
-            socket_connect_timeout=_CONNECT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._task: asyncio.Task[None] | None = None
+        self.reader = UpdateReader(redis_url, self)
+        self._followers: list[Listener] = []
         self._closed = False
-        self._loss_reported = False
+
+    @property
+    def connected(self) -> bool:
+        return self.reader.connected
 
     def start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="update_feed")
+        self.reader.start()
+
+    def add_follower(self, follower: Listener) -> None:
+        """Have somebody hear all that is read, as it comes."""
+        self._followers.append(follower)
 
     async def stop(self) -> None:
         """End all subscriptions and the connection."""
         self._closed = True
         for subscription in self._subscriptions():
             subscription.signal(FeedSignal.CLOSED)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
+        await self.reader.stop()
 
     def subscribe(self, task_id: int) -> Subscription:
         """Hear of one task from now on."""
@@ -160,8 +146,26 @@ class UpdateFeed:
     def listeners(self) -> int:
         return len(self._of_all) + sum(map(len, self._by_task.values()))
 
+    def take(self, entry_id: EntryId, message: bytes) -> None:
+        for follower in self._followers:
+            follower.take(entry_id, message)
+        try:
+            self.dispatch(message)
+        except (DecodeError, ValueError) as error:
+            log.error("update_batch_unreadable", bytes=len(message), reason=str(error)[:200])
+
+    def lose_track(self) -> None:
+        for follower in self._followers:
+            follower.lose_track()
+        for subscription in self._subscriptions():
+            subscription.signal(FeedSignal.RESYNC)
+
+    def change_hearing(self) -> None:
+        for follower in self._followers:
+            follower.change_hearing()
+
     def dispatch(self, message: bytes) -> None:
-        """Hand a message of the channel to those who listen; decodes no update that nobody wants."""
+        """Hand a serialized UpdateBatch to those who listen; decodes no update that nobody wants."""
         if not self._by_task and not self._of_all:
             return
         batch = UpdateBatch.FromString(message)
@@ -184,59 +188,3 @@ class UpdateFeed:
 
     def _subscriptions(self) -> Iterable[Subscription]:
         return [*self._of_all, *(one for listeners in self._by_task.values() for one in listeners)]
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self._follow()
-            except REDIS_ERRORS as error:
-                self._report_loss(error)
-            except Exception as error:
-                log.error("update_feed_failed", exc_info=error)
-            await asyncio.sleep(_PAUSE_SECONDS)
-
-    async def _follow(self) -> None:
-        """Listen until the connection is lost."""
-        connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        try:
-            await connection.connect()
-            await connection.send_command("SUBSCRIBE", UPDATES_CHANNEL)
-            if await connection.read_response(timeout=_CONNECT_SECONDS) is None:
-                raise TimeoutError("no answer to SUBSCRIBE")
-            self._on_connected()
-            while True:
-                self._on_message(await _next_message(connection))
-        finally:
-            self.connected = False
-            await connection.disconnect(nowait=True)
-
-    def _on_connected(self) -> None:
-        log.info("update_feed_connected")
-        self.connected = True
-        self._loss_reported = False
-        for subscription in self._subscriptions():
-            subscription.signal(FeedSignal.RESYNC)
-
-    def _on_message(self, message: list[Any]) -> None:
-        if message[0] != b"message":
-            return
-        try:
-            self.dispatch(message[2])
-        except (DecodeError, ValueError) as error:
-            log.error("update_batch_unreadable", bytes=len(message[2]), reason=str(error)[:200])
-
-    def _report_loss(self, error: Exception) -> None:
-        if not self._loss_reported:
-            log.warning("update_feed_lost", reason=f"{type(error).__name__}: {error}"[:300])
-        self._loss_reported = True
-
-
-async def _next_message(connection: Any) -> list[Any]:
-    """Return the next message. Raises TimeoutError when the connection gives no sign of life."""
-    message = await connection.read_response(timeout=_SILENCE_SECONDS)
-    if message is None:
-        await connection.send_command("PING")
-        message = await connection.read_response(timeout=_SILENCE_SECONDS)
-    if message is None:
-        raise TimeoutError("the connection is silent")
-    return list(message)

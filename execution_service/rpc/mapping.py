@@ -7,7 +7,15 @@ import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from execution_service.attempts import Held, Key
-from execution_service.workers.outcomes import Attempt, AttemptError, Finished, Outcome, ProgressItem, WorkerInfo
+from execution_service.workers.outcomes import (
+    Attempt,
+    AttemptError,
+    Finished,
+    Outcome,
+    ProgressItem,
+    RunningAttempt,
+    WorkerInfo,
+)
 from headrace.tasks import TaskDefinition, TaskRegistry
 from headrace.v1 import execution_pb2, task_pb2
 from result_store.model import StoredLog, StoredResult
@@ -218,11 +226,23 @@ def worker(info: WorkerInfo, replica: str) -> execution_pb2.Worker:
         replica=replica,
         pid=info.pid,
         pool=info.pool,
-        running=[execution_pb2.AttemptKey(task_id=task_id, attempt=attempt) for task_id, attempt in info.running],
+        running=[running_attempt(attempt) for attempt in info.running],
         tasks_done=info.tasks_done,
+        state=execution_pb2.Worker.State.ValueType(info.state),
+        slots=info.slots,
+        memory_bytes=info.memory,
     )
     _set_time(message.start_time, info.started_at)
     return message
+
+
+def running_attempt(running: RunningAttempt) -> execution_pb2.RunningAttempt:
+    return execution_pb2.RunningAttempt(
+        task_id=running.task_id,
+        attempt=running.attempt,
+        type=running.type,
+        running_ms=round(running.seconds * 1000),
+    )
 
 
 def stored_result(stored: StoredResult) -> execution_pb2.StoredResult:
@@ -247,4 +267,4 @@ def _time(at: datetime) -> Timestamp:
 
 
 def _set_time(target: Timestamp, seconds: float) -> None:
-    target.FromNanoseconds(int(seconds * 1e9))
+    target.FromMicroseconds(round(seconds * 1e6))  # a float has no more at this distance from 1970

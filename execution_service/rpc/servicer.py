@@ -16,7 +16,7 @@ from result_store.model import ResultKey
 from result_store.store import ResultStore
 from servicekit import failpoints
 from servicekit.clock import Clock
-from servicekit.errors import Conflict, InvalidArgument, NotFound
+from servicekit.errors import Conflict, InvalidArgument
 from servicekit.live.filters import Filter
 from servicekit.live.hub import Hub
 from servicekit.live.mailbox import next_updates
@@ -25,6 +25,7 @@ SERVICE_NAME = "headrace.v1.ExecutionService"
 WATCHED_IDS_MAX = 1_000
 UPDATES_PER_MESSAGE = 500
 KEYS_MAX = 10_000
+DEFAULT_POOL = "cpu"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -33,8 +34,8 @@ class WorkerList(Protocol):
     """What this module needs of the worker pool."""
 
     def workers(self) -> list[WorkerInfo]: ...
-    def add_worker(self) -> WorkerInfo: ...
-    def remove_worker(self, worker_id: str, *, force: bool = False) -> bool: ...
+    def add_worker(self, pool: str) -> WorkerInfo: ...
+    def remove_worker(self, worker_id: str, *, force: bool = False) -> WorkerInfo: ...
 
 
 class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
@@ -114,17 +115,16 @@ class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
     async def CreateWorker(
         self, request: execution_pb2.CreateWorkerRequest, context: Context
     ) -> execution_pb2.CreateWorkerResponse:
-        info = self._workers.add_worker()
+        info = self._workers.add_worker(request.pool or DEFAULT_POOL)
         self._replica.settle()
         return execution_pb2.CreateWorkerResponse(worker=mapping.worker(info, self._name))
 
     async def DeleteWorker(
         self, request: execution_pb2.DeleteWorkerRequest, context: Context
     ) -> execution_pb2.DeleteWorkerResponse:
-        if not self._workers.remove_worker(request.worker_id, force=request.force):
-            raise NotFound("no such worker here", code="worker_not_found")
+        info = self._workers.remove_worker(request.worker_id, force=request.force)
         self._replica.settle()
-        return execution_pb2.DeleteWorkerResponse()
+        return execution_pb2.DeleteWorkerResponse(worker=mapping.worker(info, self._name))
 
     async def GetResults(
         self, request: execution_pb2.GetResultsRequest, context: Context

@@ -99,8 +99,14 @@ class Leaving(msgspec.Struct, frozen=True, array_like=True, tag="leaving", gc=Fa
     reason: str
 
 
+class Worn(msgspec.Struct, frozen=True, array_like=True, tag="worn", gc=False):
+    """Worker to pool, once: it is to be replaced, and goes on until its successor is there."""
+
+    reason: str
+
+
 FrameToWorker = Assign | Control
-FrameToPool = Ready | Outcomes | ProgressReport | LogReport | Leaving
+FrameToPool = Ready | Outcomes | ProgressReport | LogReport | Leaving | Worn
 
 _encode = msgspec.msgpack.Encoder().encode_into
 

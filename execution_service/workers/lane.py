@@ -11,8 +11,11 @@ from execution_service.workers.held import Held
 from execution_service.workers.outcomes import PoolSize
 from execution_service.workers.process import WorkerProcess
 from execution_service.workers.watch import is_stuck
+from servicekit.errors import Conflict, Overloaded
 
 ATTEMPTS_PER_WORKER_MAX = 2000
+# Of one pool, whether by the settings or by hand.
+WORKERS_MAX = 256
 # A worker that lived shorter than this delays its successor, the more often this happens in a row.
 QUICK_DEATH_SECONDS = 1.0
 _FIRST_DELAY_SECONDS = 0.1
@@ -28,7 +31,9 @@ class Lane:
     ) -> None:
         self.name = name
         self.slots_per_process = size.slots_per_process
-        self.target = size.processes
+        # As many as the settings and requests say, and as many as the load adds to them.
+        self.base = size.processes
+        self.extra = 0
         self.workers: list[WorkerProcess] = []
         self._durations = durations
         self._start_worker = start_worker
@@ -38,9 +43,38 @@ class Lane:
         self._start_after = float("-inf")
 
     @property
+    def target(self) -> int:
+        """How many workers there are to be."""
+        return self.base + self.extra
+
+    @property
     def slots(self) -> int:
-        """How many attempts run at once in the workers that are there."""
-        return self.slots_per_process * sum(1 for worker in self.workers if _counts(worker))
+        """How many attempts run at once in the workers that are there. A worker and its successor count as one."""
+        return self.slots_per_process * min(self.target, len(self._serving()))
+
+    def grow(self) -> WorkerProcess:
+        """Start one more worker, now and for good. Raises Overloaded at the bound, which draining ones count for."""
+        if max(self.target, len(self.workers)) >= WORKERS_MAX:
+            message = f"The pool {self.name} has {WORKERS_MAX} worker processes, as many as a replica may have."
+            raise Overloaded(message, code="too_many_workers")
+        worker = self._start()
+        self.base += 1
+        return worker
+
+    def shrink(self, worker: WorkerProcess, *, force: bool) -> None:
+        """Take a worker out of service for good, with `force` at once. Raises Conflict for the last one.
+
+        One that leaves anyhow, as it was told so before or was started for a single attempt, is not counted again.
+        """
+        if _counts(worker):
+            if self.target <= 1:
+                message = f"It is the last worker of the pool {self.name}. Create another one there first."
+                raise Conflict(message, code="last_worker")
+            self.base -= 1
+        _retire(worker)
+        if force:
+            self._unreserve(worker)
+            worker.kill()
 
     def add(self, held: Held) -> None:
         """Queue an attempt; `pump` sends it."""
@@ -98,24 +132,28 @@ class Lane:
             worker.assign([held])
 
     def keep_size(self, now: float) -> None:
-        """Start the workers that are missing, and fresh ones for attempts that are to run alone."""
+        """Retire the workers that are too many, start those that are missing or to replace a worn one.
+
+        Besides, start fresh ones for attempts that are to run alone.
+        """
+        serving = self._serving()
+        missing = self.target - len(serving)
+        if missing < 0:
+            self._retire_surplus(serving)
         if now < self._start_after:
             return
-        for _ in range(self.target - sum(1 for worker in self.workers if _counts(worker))):
-            self.workers.append(self._start_worker(self))
+        for _ in range(missing or self._replaceable(serving)):
+            self._start()
         reserved = sum(1 for worker in self.workers if worker.reserved_for is not None)
         while self._isolated and reserved < max(2, self.target):
-            worker = self._start_worker(self)
+            worker = self._start()
             worker.reserved_for = self._isolated.popleft()
-            self.workers.append(worker)
             reserved += 1
 
     def note_death(self, worker: WorkerProcess, death: Death, now: float) -> None:
         """Forget a worker that has ended; its successor waits if workers keep dying at their start."""
         self.workers.remove(worker)
-        held = worker.reserved_for
-        if held is not None and held.worker is None and not worker.killed:
-            self._isolated.appendleft(held)
+        self._unreserve(worker)
         if death.killed:
             return
         if now - worker.began >= QUICK_DEATH_SECONDS:
@@ -126,6 +164,37 @@ class Lane:
             longest = _READY_DELAY_SECONDS_MAX if worker.ready else _UNREADY_DELAY_SECONDS_MAX
             doublings = min(self._quick_deaths - 2, 10)
             self._start_after = now + min(longest, _FIRST_DELAY_SECONDS * 2**doublings)
+
+    def _serving(self) -> list[WorkerProcess]:
+        return [worker for worker in self.workers if _counts(worker)]
+
+    def _start(self) -> WorkerProcess:
+        worker = self._start_worker(self)
+        self.workers.append(worker)
+        return worker
+
+    def _replaceable(self, serving: list[WorkerProcess]) -> int:
+        """How many successors of worn workers may be started while none is missing.
+
+        One at a time, since a start takes as much of the processors as thousands of short tasks; and no more while as
+        many still drain, which may take them as long as the longest task.
+        """
+        if not any(worker.worn for worker in serving):
+            return 0
+        return int(sum(1 for worker in self.workers if worker.retiring) < self.target)
+
+    def _retire_surplus(self, serving: list[WorkerProcess]) -> None:
+        """Let those go that others can do without, worn ones first: as many are ready as there are to be."""
+        ready = [worker for worker in serving if worker.ready]
+        for worker in sorted(ready, key=_expendable)[: max(0, len(ready) - self.target)]:
+            _retire(worker)
+
+    def _unreserve(self, worker: WorkerProcess) -> None:
+        """Let another worker be started for the attempt that this one has not been given yet."""
+        held = worker.reserved_for
+        if held is not None and held.worker is None and not worker.killed:
+            worker.reserved_for = None
+            self._isolated.appendleft(held)
 
     def _take(self, worker: WorkerProcess, limit: int) -> list[Held]:
         batch: list[Held] = []
@@ -153,5 +222,16 @@ def _counts(worker: WorkerProcess) -> bool:
     return not (worker.retiring or worker.killed or worker.reserved_for is not None or worker.closed_at is not None)
 
 
+def _retire(worker: WorkerProcess) -> None:
+    """Give a worker no more attempts; it ends when it has none."""
+    worker.retiring = True
+    if not worker.entries and worker.reserved_for is None:
+        worker.kill()
+
+
 def _load(worker: WorkerProcess) -> float:
     return worker.load
+
+
+def _expendable(worker: WorkerProcess) -> tuple[bool, float]:
+    return not worker.worn, worker.load

@@ -117,13 +117,36 @@ class PoolSize:
     slots_per_process: int = 1
 
 
+class WorkerState(IntEnum):
+    """What a worker process is at; numbered as `headrace.v1.Worker.State`."""
+
+    STARTING = 1
+    READY = 2
+    BUSY = 3
+    DRAINING = 4
+    ENDING = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RunningAttempt:
+    """An attempt whose handler has run for so many seconds, by a clock that is good enough for display."""
+
+    task_id: int
+    attempt: int
+    type: str
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """A worker process as people see it; `running` holds (task id, attempt); `started_at` is in unix seconds."""
+    """A worker process as people see it; `started_at` is in unix seconds, `memory` in bytes, 0 where it is gone."""
 
     worker_id: str
     pid: int
     pool: str
+    state: WorkerState
+    slots: int
     started_at: float
-    running: tuple[tuple[int, int], ...]
+    running: tuple[RunningAttempt, ...]
     tasks_done: int
+    memory: int

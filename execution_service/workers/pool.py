@@ -21,17 +21,20 @@ from execution_service.workers.delivery import Delivery
 from execution_service.workers.durations import Durations
 from execution_service.workers.endings import ending_after_death, unstarted, with_time
 from execution_service.workers.environment import worker_environment
-from execution_service.workers.frames import FrameToPool, Leaving, LogReport, Outcomes, ProgressReport
+from execution_service.workers.frames import FrameToPool, Leaving, LogReport, Outcomes, ProgressReport, Worn
 from execution_service.workers.guard import Guard
 from execution_service.workers.handler_log import HandlerLog
 from execution_service.workers.held import Fate, Held
 from execution_service.workers.lane import Lane
 from execution_service.workers.lease_page import LeasePage
+from execution_service.workers.listing import describe_worker
 from execution_service.workers.outcomes import Attempt, Finished, Outcome, PoolSize, ProgressItem, WorkerInfo
 from execution_service.workers.process import Launch, WorkerProcess
 from execution_service.workers.scratch import PoolScratch
 from execution_service.workers.watch import SCAN_SECONDS, watch_worker
+from execution_service.workers.wear import NO_LIMITS, WearLimits, resident_bytes
 from headrace.tasks import TaskModuleError
+from servicekit.errors import FieldError, InvalidArgument, NotFound, Overloaded, Unavailable
 
 AttemptKey = tuple[int, int]
 
@@ -58,16 +61,19 @@ class WorkerPool:
         on_finished: Callable[[list[Finished]], None],
         on_progress: Callable[[list[ProgressItem]], None],
         environment: Mapping[str, str] | None = None,
+        wear: WearLimits = NO_LIMITS,
     ) -> None:
         """`name` begins the ids of the workers; `scratch_dir` may be shared with other pools.
 
-        `environment` is that of the workers; without it, the part of our own that handlers may see.
+        `environment` is that of the workers; without it, the part of our own that handlers may see. `wear` says when
+        workers are replaced.
         """
         self._name = name
         self._modules = tuple(registry_modules)
         self._lease = lease_page
         self._scratch_dir = scratch_dir
         self._environment = worker_environment() if environment is None else environment
+        self._wear = wear
         self._logs = AttemptLogs()
         self._delivery = Delivery(on_finished=on_finished, on_progress=on_progress)
         self._durations = Durations()
@@ -93,7 +99,7 @@ class WorkerPool:
         """
         self._scratch = await asyncio.to_thread(PoolScratch, self._scratch_dir)
         self._guard = Guard()
-        self._launch = Launch(self._modules, self._lease.fd, self._scratch.path, self._environment)
+        self._launch = Launch(self._modules, self._lease.fd, self._wear.memory, self._scratch.path, self._environment)
         self._scan()
         ready = await self._wait_for(self._has_started, _START_SECONDS_MAX)
         if self._unloadable is not None:
@@ -208,31 +214,40 @@ class WorkerPool:
 
     def workers(self) -> list[WorkerInfo]:
         """Return the worker processes as they are now."""
-        return [_info(worker) for worker in self._all_workers()]
+        return [self._describe(worker) for worker in self._all_workers()]
 
     def add_worker(self, pool: str = "cpu") -> WorkerInfo:
-        """Start one more worker process in the pool. Raises KeyError for an unknown pool."""
-        lane = self._lanes[pool]
-        lane.target += 1
-        worker = self._start_worker(lane)
-        lane.workers.append(worker)
-        return _info(worker)
+        """Start one more worker process in the pool, and keep it at that size.
 
-    def remove_worker(self, worker_id: str, *, force: bool = False) -> bool:
-        """Take a worker out of service: when what it holds has ended, or at once. False for an unknown id.
-
-        Killed with `force`, what it runs is handed back and what waits in it goes to another worker.
+        Raises InvalidArgument for an unknown pool, Unavailable while draining, Overloaded at the bound.
         """
-        for lane in self._lanes.values():
-            for worker in lane.workers:
-                if worker.worker_id == worker_id:
-                    if not worker.retiring and worker.reserved_for is None:
-                        lane.target = max(0, lane.target - 1)
-                    worker.retiring = True
-                    if force or not worker.entries:
-                        worker.kill()
-                    return True
-        return False
+        lane = self._lanes.get(pool)
+        if lane is None:
+            message = f"There is no pool {pool[:100]!r} here, but {', '.join(self._lanes)}."
+            raise InvalidArgument(message, code="unknown_pool", fields=[FieldError("/pool", "unknown_pool", message)])
+        if self._draining:
+            raise Unavailable("The replica is stopping.", code="draining")
+        try:
+            worker = lane.grow()
+        except OSError as error:
+            message = f"No process can be started: {error.strerror or error}."
+            raise Overloaded(message, code="worker_not_started") from error
+        return self._describe(worker)
+
+    def remove_worker(self, worker_id: str, *, force: bool = False) -> WorkerInfo:
+        """Take a worker out of service for good: when what it holds has ended, or at once. Safe to repeat.
+
+        Killed with `force`, what it runs is handed back and what waits in it goes to another worker. Raises NotFound,
+        and Conflict for the last worker of a pool.
+        """
+        for worker in self._all_workers():
+            if worker.worker_id == worker_id:
+                self._lanes[worker.pool].shrink(worker, force=force)
+                return self._describe(worker)
+        raise NotFound(f"There is no worker {worker_id[:100]!r} here.", code="worker_not_found")
+
+    def _describe(self, worker: WorkerProcess) -> WorkerInfo:
+        return describe_worker(worker, draining=self._draining)
 
     def _all_workers(self) -> list[WorkerProcess]:
         return [worker for lane in self._lanes.values() for worker in lane.workers]
@@ -281,14 +296,23 @@ class WorkerPool:
             elif isinstance(message, Leaving):
                 log.info("worker_leaves", worker=worker.worker_id, pid=worker.pid, reason=message.reason)
                 worker.kill()
+            elif isinstance(message, Worn):
+                _wear_out(worker, message.reason)
             else:
-                worker.ready = True
-                self._lanes[worker.pool].serve_reserved(worker)
-                self._changed.set()
+                self._welcome(worker)
         lane = self._lanes[worker.pool]
         if not worker.entries and (worker.retiring or worker.reserved_for is not None):
             worker.kill()
         self._serve(lane)
+
+    def _welcome(self, worker: WorkerProcess) -> None:
+        """A worker is ready."""
+        worker.ready = True
+        self._lanes[worker.pool].serve_reserved(worker)
+        self._changed.set()
+        if 0 < self._wear.memory <= resident_bytes(worker.pid):
+            # It would be replaced after each task, by one that is no smaller.
+            log.warning("memory_limit_without_effect", worker=worker.worker_id, limit=self._wear.memory)
 
     def _take_outcomes(self, worker: WorkerProcess, message: Outcomes) -> None:
         all_held, entries, recalled = self._held, worker.entries, worker.recalled
@@ -414,6 +438,8 @@ class WorkerPool:
             for lane in self._lanes.values():
                 for worker in list(lane.workers):
                     worker.check(now)
+                    if 0 < self._wear.tasks <= worker.tasks_done:
+                        _wear_out(worker, f"it has run {worker.tasks_done} tasks")
                     if worker.entries:
                         self._take_back(worker, watch_worker(worker, self._lease, now), lane)
                 self._serve(lane)
@@ -463,13 +489,8 @@ def _was_let_go(finished: Finished) -> bool:
     return finished.outcome is Outcome.CANCELLED and not finished.started
 
 
-def _info(worker: WorkerProcess) -> WorkerInfo:
-    running = worker.page.running()
-    return WorkerInfo(
-        worker_id=worker.worker_id,
-        pid=worker.pid,
-        pool=worker.pool,
-        started_at=worker.started_at,
-        running=tuple(held.key for seq, held in worker.entries.items() if seq in running),
-        tasks_done=worker.tasks_done,
-    )
+def _wear_out(worker: WorkerProcess, reason: str) -> None:
+    """Have a worker replaced by a successor, until which it goes on."""
+    if not worker.worn:
+        worker.worn = True
+        log.info("worker_worn", worker=worker.worker_id, pid=worker.pid, reason=reason)

@@ -40,6 +40,8 @@ class Launch:
 
     modules: tuple[str, ...]
     lease_fd: int
+    # Bytes; see MemoryWatch.
+    memory_max: int
     scratch_dir: Path
     environment: Mapping[str, str]
 
@@ -71,6 +73,8 @@ class WorkerProcess:
         self.load = 0.0
         self.load_bytes = 0
         self.tasks_done = 0
+        # Goes on until there is a successor.
+        self.worn = False
         # Gets no more attempts; ends when it has none.
         self.retiring = False
         # Started for this one attempt, and ends after it.
@@ -170,6 +174,7 @@ class WorkerProcess:
             "lease_fd": launch.lease_fd,
             "page_fd": self.page.fd,
             "slots": self.slots,
+            "memory_max": launch.memory_max,
             "pool": self.pool,
             "modules": launch.modules,
             "scratch_dir": str(launch.scratch_dir / self.worker_id),

@@ -22,12 +22,13 @@ from execution_service.workers.failures import (
     timeout_error,
     traceback_of,
 )
-from execution_service.workers.frames import Assign, worker_reader
+from execution_service.workers.frames import Assign, Worn, worker_reader
 from execution_service.workers.lease_page import LeasePage, boottime
 from execution_service.workers.outbox import Outbox
 from execution_service.workers.outcomes import Attempt, AttemptError, CancelReceipt, EndedBy, Finished, Outcome
 from execution_service.workers.scratch import WorkerScratch
 from execution_service.workers.slots_page import SlotsPage
+from execution_service.workers.wear import MemoryWatch
 from headrace.event_logger import event_logger
 from headrace.tasks import TaskContext, TaskDefinition, TaskRegistry
 
@@ -68,6 +69,7 @@ class Desk:
     lease: LeasePage
     page: SlotsPage
     scratch: WorkerScratch
+    memory: MemoryWatch
 
 
 class Inbox:
@@ -213,7 +215,7 @@ def timed_out(attempt: Attempt) -> Ending:
 def report(
     desk: Desk, attempt: Attempt, ending: Ending, *, started_at: float, seconds: float, printed: int | None = None
 ) -> None:
-    """Report an attempt whose handler has ended, and remove its scratch directory."""
+    """Report an attempt whose handler has ended, remove its scratch directory, see what it left of the memory."""
     desk.scratch.remove(attempt.task_id, attempt.attempt)
     finished = Finished(
         attempt.task_id,
@@ -228,6 +230,8 @@ def report(
         retry_after=ending.retry_after,
     )
     desk.outbox.add(finished, attempt.type, seconds, printed)
+    if (reason := desk.memory.outgrown(time.monotonic())) is not None:
+        desk.outbox.send(Worn(reason))
 
 
 def _log_failure(desk: Desk, attempt: Attempt, error: BaseException) -> None:

@@ -94,6 +94,15 @@ class SlotsPage:
                 running[seq] = self._times[base + _KILL_AT]
         return running
 
+    def began(self) -> dict[int, float]:
+        """Pool: the attempts that run now, with the times at which they were started."""
+        began = {}
+        for slot in self._slots:
+            base = _HEADER_WORDS + slot * _SLOT_WORDS
+            if seq := self._words[base + _SEQ]:
+                began[seq] = self._times[base + _BEGAN_AT]
+        return began
+
     def began_at(self, seq: int) -> float | None:
         """Pool: when attempt `seq` was started, as far as the page still tells."""
         for slot in self._slots:

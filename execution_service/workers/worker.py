@@ -25,6 +25,7 @@ from execution_service.workers.runner import Desk
 from execution_service.workers.scratch import WorkerScratch
 from execution_service.workers.sequential import run_sequential
 from execution_service.workers.slots_page import SlotsPage
+from execution_service.workers.wear import MemoryWatch
 from headrace.tasks import TaskModuleError, TaskRegistry, load_registry
 
 
@@ -38,6 +39,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     lease_fd: int
     page_fd: int
     slots: int
+    memory_max: int
     pool: str
     modules: list[str]
     scratch_dir: str
@@ -62,6 +64,7 @@ def main(argument: str) -> None:
         lease=LeasePage(config.lease_fd),
         page=SlotsPage(config.page_fd, config.slots),
         scratch=WorkerScratch(Path(config.scratch_dir)),
+        memory=MemoryWatch(config.memory_max),
     )
     outbox.start()
     outbox.send(Ready(os.getpid()))

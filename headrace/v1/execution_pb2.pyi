@@ -333,7 +333,7 @@ class Pool(_message.Message):
     SLOTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     slots: _builtins.int
-    """Attempts that run at the same time with the present workers."""
+    """Attempts that ran at the same time with the workers of that moment. Demand follows their number; this does not."""
     def __init__(
         self,
         *,
@@ -488,6 +488,35 @@ Global___AttemptProgress: _TypeAlias = AttemptProgress  # noqa: Y015
 class Worker(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Worker._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Worker._State.ValueType  # 0
+        STATE_STARTING: Worker._State.ValueType  # 1
+        """Loads the task modules."""
+        STATE_READY: Worker._State.ValueType  # 2
+        STATE_BUSY: Worker._State.ValueType  # 3
+        """Holds attempts."""
+        STATE_DRAINING: Worker._State.ValueType  # 4
+        """Takes no more attempts, and ends when those it holds have ended."""
+        STATE_ENDING: Worker._State.ValueType  # 5
+        """Was killed, or ends by itself; its process is not gone yet."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper): ...
+    STATE_UNSPECIFIED: Worker.State.ValueType  # 0
+    STATE_STARTING: Worker.State.ValueType  # 1
+    """Loads the task modules."""
+    STATE_READY: Worker.State.ValueType  # 2
+    STATE_BUSY: Worker.State.ValueType  # 3
+    """Holds attempts."""
+    STATE_DRAINING: Worker.State.ValueType  # 4
+    """Takes no more attempts, and ends when those it holds have ended."""
+    STATE_ENDING: Worker.State.ValueType  # 5
+    """Was killed, or ends by itself; its process is not gone yet."""
+
     WORKER_ID_FIELD_NUMBER: _builtins.int
     REPLICA_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
@@ -495,15 +524,24 @@ class Worker(_message.Message):
     POOL_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
     TASKS_DONE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
+    """The name of the replica, a hyphen, and what names the worker there. It is not used again."""
     replica: _builtins.str
     pid: _builtins.int
     pool: _builtins.str
     tasks_done: _builtins.int
+    state: Global___Worker.State.ValueType
+    slots: _builtins.int
+    """How many attempts it runs at once."""
+    memory_bytes: _builtins.int
+    """Of the machine's memory, what its process has in use."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
-    def running(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptKey]:
+    def running(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunningAttempt]:
         """Attempts running in it now."""
 
     def __init__(
@@ -514,16 +552,48 @@ class Worker(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         pid: _builtins.int = ...,
         pool: _builtins.str = ...,
-        running: _abc.Iterable[Global___AttemptKey] | None = ...,
+        running: _abc.Iterable[Global___RunningAttempt] | None = ...,
         tasks_done: _builtins.int = ...,
+        state: Global___Worker.State.ValueType = ...,
+        slots: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pid", b"pid", "pool", b"pool", "replica", b"replica", "running", b"running", "start_time", b"start_time", "tasks_done", b"tasks_done", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_bytes", b"memory_bytes", "pid", b"pid", "pool", b"pool", "replica", b"replica", "running", b"running", "slots", b"slots", "start_time", b"start_time", "state", b"state", "tasks_done", b"tasks_done", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Worker: _TypeAlias = Worker  # noqa: Y015
+
+@_typing.final
+class RunningAttempt(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    RUNNING_MS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.int
+    attempt: _builtins.int
+    type: _builtins.str
+    running_ms: _builtins.int
+    """How long it has run, by the wall clock: for display."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        type: _builtins.str = ...,
+        running_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "running_ms", b"running_ms", "task_id", b"task_id", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunningAttempt: _TypeAlias = RunningAttempt  # noqa: Y015
 
 @_typing.final
 class ListWorkersRequest(_message.Message):
@@ -564,12 +634,17 @@ Global___ListWorkersResponse: _TypeAlias = ListWorkersResponse  # noqa: Y015
 class CreateWorkerRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    POOL_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Default: `cpu`."""
     def __init__(
         self,
+        *,
+        pool: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -621,12 +696,19 @@ Global___DeleteWorkerRequest: _TypeAlias = DeleteWorkerRequest  # noqa: Y015
 class DeleteWorkerResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    WORKER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def worker(self) -> Global___Worker:
+        """As it is now: draining, or ending."""
+
     def __init__(
         self,
+        *,
+        worker: Global___Worker | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["worker", b"worker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

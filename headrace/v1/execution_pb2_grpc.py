@@ -93,20 +93,26 @@ class ExecutionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListWorkers(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The worker processes of this replica, those on their way in and out included.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateWorker(self, request, context):
-        """Starts one more worker process.
+        """Starts one more worker process, and keeps its pool at that size until the replica ends. Each call starts one.
+        INVALID_ARGUMENT: there is no such pool here. RESOURCE_EXHAUSTED: the pool has 256 processes, those that drain
+        included, or the machine has no room for another. UNAVAILABLE: the replica is stopping.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteWorker(self, request, context):
-        """Drains a worker, or kills it with `force`; NOT_FOUND for an unknown id.
+        """Takes a worker out of service for good: it takes no more attempts, and its process ends when those it holds have
+        ended. With `force` it is killed; its attempts are handed back, which counts as no failure, and run elsewhere.
+        Safe to repeat while the worker is there; a repeat may add `force`. NOT_FOUND: unknown id. FAILED_PRECONDITION
+        (`last_worker`): it is the last one of its pool, which is refused also with `force`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

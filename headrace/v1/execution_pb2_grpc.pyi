@@ -41,10 +41,18 @@ class ExecutionServiceStub:
     session. FAILED_PRECONDITION: the first message is not Attach. A second stream of the same manager replaces the first.
     """
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_execution_pb2.ListWorkersRequest, _execution_pb2.ListWorkersResponse]
+    """The worker processes of this replica, those on their way in and out included."""
     CreateWorker: _grpc.UnaryUnaryMultiCallable[_execution_pb2.CreateWorkerRequest, _execution_pb2.CreateWorkerResponse]
-    """Starts one more worker process."""
+    """Starts one more worker process, and keeps its pool at that size until the replica ends. Each call starts one.
+    INVALID_ARGUMENT: there is no such pool here. RESOURCE_EXHAUSTED: the pool has 256 processes, those that drain
+    included, or the machine has no room for another. UNAVAILABLE: the replica is stopping.
+    """
     DeleteWorker: _grpc.UnaryUnaryMultiCallable[_execution_pb2.DeleteWorkerRequest, _execution_pb2.DeleteWorkerResponse]
-    """Drains a worker, or kills it with `force`; NOT_FOUND for an unknown id."""
+    """Takes a worker out of service for good: it takes no more attempts, and its process ends when those it holds have
+    ended. With `force` it is killed; its attempts are handed back, which counts as no failure, and run elsewhere.
+    Safe to repeat while the worker is there; a repeat may add `force`. NOT_FOUND: unknown id. FAILED_PRECONDITION
+    (`last_worker`): it is the last one of its pool, which is refused also with `force`.
+    """
     GetResults: _grpc.UnaryUnaryMultiCallable[_execution_pb2.GetResultsRequest, _execution_pb2.GetResultsResponse]
     """Results by (task, attempt). Every replica answers for all tasks. What is not there is left out."""
     GetLogs: _grpc.UnaryUnaryMultiCallable[_execution_pb2.GetLogsRequest, _execution_pb2.GetLogsResponse]
@@ -67,10 +75,18 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     session. FAILED_PRECONDITION: the first message is not Attach. A second stream of the same manager replaces the first.
     """
     ListWorkers: _aio.UnaryUnaryMultiCallable[_execution_pb2.ListWorkersRequest, _execution_pb2.ListWorkersResponse]  # type: ignore[assignment]
+    """The worker processes of this replica, those on their way in and out included."""
     CreateWorker: _aio.UnaryUnaryMultiCallable[_execution_pb2.CreateWorkerRequest, _execution_pb2.CreateWorkerResponse]  # type: ignore[assignment]
-    """Starts one more worker process."""
+    """Starts one more worker process, and keeps its pool at that size until the replica ends. Each call starts one.
+    INVALID_ARGUMENT: there is no such pool here. RESOURCE_EXHAUSTED: the pool has 256 processes, those that drain
+    included, or the machine has no room for another. UNAVAILABLE: the replica is stopping.
+    """
     DeleteWorker: _aio.UnaryUnaryMultiCallable[_execution_pb2.DeleteWorkerRequest, _execution_pb2.DeleteWorkerResponse]  # type: ignore[assignment]
-    """Drains a worker, or kills it with `force`; NOT_FOUND for an unknown id."""
+    """Takes a worker out of service for good: it takes no more attempts, and its process ends when those it holds have
+    ended. With `force` it is killed; its attempts are handed back, which counts as no failure, and run elsewhere.
+    Safe to repeat while the worker is there; a repeat may add `force`. NOT_FOUND: unknown id. FAILED_PRECONDITION
+    (`last_worker`): it is the last one of its pool, which is refused also with `force`.
+    """
     GetResults: _aio.UnaryUnaryMultiCallable[_execution_pb2.GetResultsRequest, _execution_pb2.GetResultsResponse]  # type: ignore[assignment]
     """Results by (task, attempt). Every replica answers for all tasks. What is not there is left out."""
     GetLogs: _aio.UnaryUnaryMultiCallable[_execution_pb2.GetLogsRequest, _execution_pb2.GetLogsResponse]  # type: ignore[assignment]
@@ -101,7 +117,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _execution_pb2.ListWorkersRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_execution_pb2.ListWorkersResponse, _abc.Awaitable[_execution_pb2.ListWorkersResponse]]: ...
+    ) -> _typing.Union[_execution_pb2.ListWorkersResponse, _abc.Awaitable[_execution_pb2.ListWorkersResponse]]:
+        """The worker processes of this replica, those on their way in and out included."""
 
     @_abc_1.abstractmethod
     def CreateWorker(
@@ -109,7 +126,10 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_pb2.CreateWorkerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_execution_pb2.CreateWorkerResponse, _abc.Awaitable[_execution_pb2.CreateWorkerResponse]]:
-        """Starts one more worker process."""
+        """Starts one more worker process, and keeps its pool at that size until the replica ends. Each call starts one.
+        INVALID_ARGUMENT: there is no such pool here. RESOURCE_EXHAUSTED: the pool has 256 processes, those that drain
+        included, or the machine has no room for another. UNAVAILABLE: the replica is stopping.
+        """
 
     @_abc_1.abstractmethod
     def DeleteWorker(
@@ -117,7 +137,11 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_pb2.DeleteWorkerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_execution_pb2.DeleteWorkerResponse, _abc.Awaitable[_execution_pb2.DeleteWorkerResponse]]:
-        """Drains a worker, or kills it with `force`; NOT_FOUND for an unknown id."""
+        """Takes a worker out of service for good: it takes no more attempts, and its process ends when those it holds have
+        ended. With `force` it is killed; its attempts are handed back, which counts as no failure, and run elsewhere.
+        Safe to repeat while the worker is there; a repeat may add `force`. NOT_FOUND: unknown id. FAILED_PRECONDITION
+        (`last_worker`): it is the last one of its pool, which is refused also with `force`.
+        """
 
     @_abc_1.abstractmethod
     def GetResults(

@@ -680,29 +680,35 @@ Global___TaskUpdate: _TypeAlias = TaskUpdate  # noqa: Y015
 
 @_typing.final
 class UpdateBatch(_message.Message):
-    """One message of the Redis channel `headrace:updates`. The two fields are parallel, so that a gateway
-    decodes only the updates of tasks that somebody watches.
+    """One entry of the Redis stream `headrace:updates`. The fields are parallel, so that a gateway decodes only the
+    updates of tasks that somebody watches.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_IDS_FIELD_NUMBER: _builtins.int
     UPDATES_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def updates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Each a serialized TaskUpdate."""
 
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Revisions of the updates; 0 for progress."""
+
     def __init__(
         self,
         *,
         task_ids: _abc.Iterable[_builtins.int] | None = ...,
         updates: _abc.Iterable[_builtins.bytes] | None = ...,
+        revisions: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_ids", b"task_ids", "updates", b"updates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revisions", b"revisions", "task_ids", b"task_ids", "updates", b"updates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,7 +1,7 @@
-"""Final updates that may not have been published: written with the change, cleared after the publication."""
+"""Changes that may not have been published: written with the change itself, cleared after the publication."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from management_service.storage.tasks import QUERIES
@@ -9,8 +9,14 @@ from servicekit.postgres import Database
 
 
 class OutboxRow(NamedTuple):
+    """The lists are parallel. Without statuses it stands for the present state of the tasks."""
+
     outbox_id: int
     task_ids: list[int]
+    statuses: list[str] | None
+    attempts: list[int] | None
+    revisions: list[int] | None
+    created_at: datetime
 
 
 class Outbox:

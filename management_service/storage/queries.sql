@@ -1,36 +1,42 @@
 -- Every statement that touches task rows. Batches come as parallel arrays sorted by task_id. A change of status is one
 -- guarded statement; a row that does not come back was moved by somebody else first, which is a normal answer.
--- Every statement that makes a status final also writes one outbox row with the ids.
+-- Every statement that changes a status or a revision also writes one outbox row that tells of the changes.
 
 -- name: insert_tasks
 -- Store new tasks; those with a session as already claimed by it, if it still lives, else as queued. A task that is
 -- there already (by id, or by idempotency key) is left alone and does not come back.
 WITH live AS (
     SELECT session_id FROM executors WHERE session_id = ANY(%(sessions)s::bigint[]) AND ended_at IS NULL
+), stored AS (
+    INSERT INTO tasks (
+        task_id, type, data, pool, priority, max_attempts, timeout_ms, run_at, accepted_at, idempotency_key, fingerprint,
+        expires_at, options, status, attempt, session_id, claimed_at
+    )
+    SELECT s.task_id, s.type, s.data, s.pool, s.priority, s.max_attempts, s.timeout_ms, d.due, s.accepted_at,
+           s.idempotency_key, s.fingerprint, d.due + s.expires_in_ms * interval '1 millisecond', s.options,
+           CASE WHEN d.due > now() THEN 'scheduled' WHEN live.session_id IS NULL THEN 'queued' ELSE 'processing' END
+               ::task_status,
+           CASE WHEN d.due > now() OR live.session_id IS NULL THEN 0 ELSE 1 END,
+           CASE WHEN d.due > now() THEN NULL ELSE live.session_id END,
+           CASE WHEN d.due > now() OR live.session_id IS NULL THEN NULL ELSE now() END
+      FROM unnest(
+               %(task_ids)s::bigint[], %(types)s::text[], %(data)s::bytea[], %(pools)s::text[], %(priorities)s::int4[],
+               %(max_attempts)s::int4[], %(timeouts)s::bigint[], %(run_at)s::timestamptz[], %(delays)s::bigint[],
+               %(accepted_at)s::timestamptz[], %(keys)s::text[], %(fingerprints)s::bytea[], %(expires)s::bigint[],
+               %(options)s::bytea[], %(owners)s::bigint[]
+           ) AS s (task_id, type, data, pool, priority, max_attempts, timeout_ms, run_at, delay_ms, accepted_at,
+                   idempotency_key, fingerprint, expires_in_ms, options, owner)
+     CROSS JOIN LATERAL (SELECT coalesce(s.run_at, now() + s.delay_ms * interval '1 millisecond') AS due) AS d
+      LEFT JOIN live ON live.session_id = s.owner
+     ORDER BY s.task_id
+    ON CONFLICT DO NOTHING
+    RETURNING task_id, status, attempt, revision
+), noted AS (
+    INSERT INTO outbox (task_ids, statuses, attempts, revisions)
+    SELECT array_agg(task_id), array_agg(status), array_agg(attempt), array_agg(revision) FROM stored HAVING count(*) > 0
+    RETURNING outbox_id
 )
-INSERT INTO tasks (
-    task_id, type, data, pool, priority, max_attempts, timeout_ms, run_at, accepted_at, idempotency_key, fingerprint,
-    expires_at, options, status, attempt, session_id, claimed_at
-)
-SELECT s.task_id, s.type, s.data, s.pool, s.priority, s.max_attempts, s.timeout_ms, d.due, s.accepted_at,
-       s.idempotency_key, s.fingerprint, d.due + s.expires_in_ms * interval '1 millisecond', s.options,
-       CASE WHEN d.due > now() THEN 'scheduled' WHEN live.session_id IS NULL THEN 'queued' ELSE 'processing' END
-           ::task_status,
-       CASE WHEN d.due > now() OR live.session_id IS NULL THEN 0 ELSE 1 END,
-       CASE WHEN d.due > now() THEN NULL ELSE live.session_id END,
-       CASE WHEN d.due > now() OR live.session_id IS NULL THEN NULL ELSE now() END
-  FROM unnest(
-           %(task_ids)s::bigint[], %(types)s::text[], %(data)s::bytea[], %(pools)s::text[], %(priorities)s::int4[],
-           %(max_attempts)s::int4[], %(timeouts)s::bigint[], %(run_at)s::timestamptz[], %(delays)s::bigint[],
-           %(accepted_at)s::timestamptz[], %(keys)s::text[], %(fingerprints)s::bytea[], %(expires)s::bigint[],
-           %(options)s::bytea[], %(owners)s::bigint[]
-       ) AS s (task_id, type, data, pool, priority, max_attempts, timeout_ms, run_at, delay_ms, accepted_at,
-               idempotency_key, fingerprint, expires_in_ms, options, owner)
- CROSS JOIN LATERAL (SELECT coalesce(s.run_at, now() + s.delay_ms * interval '1 millisecond') AS due) AS d
-  LEFT JOIN live ON live.session_id = s.owner
- ORDER BY s.task_id
-ON CONFLICT DO NOTHING
-RETURNING task_id, status::text;
+SELECT stored.task_id, stored.status::text, noted.outbox_id FROM stored, noted;
 
 -- name: insert_unstorable
 -- Store, without its data, a task that the database refused: accepted means that it reaches a final status.
@@ -38,9 +44,10 @@ WITH stored AS (
     INSERT INTO tasks (task_id, type, pool, status, priority, max_attempts, timeout_ms, run_at, finished_at, error)
     VALUES (%(task_id)s, %(type)s, %(pool)s, 'failed', 4, 1, 1, now(), now(), %(error)s)
     ON CONFLICT DO NOTHING
-    RETURNING task_id
+    RETURNING task_id, status, attempt, revision
 ), noted AS (
-    INSERT INTO outbox (task_ids) SELECT array_agg(task_id) FROM stored HAVING count(*) > 0
+    INSERT INTO outbox (task_ids, statuses, attempts, revisions)
+    SELECT array_agg(task_id), array_agg(status), array_agg(attempt), array_agg(revision) FROM stored HAVING count(*) > 0
 )
 SELECT task_id FROM stored;
 
@@ -67,14 +74,22 @@ WITH live AS (
 ), numbered AS (
     SELECT task_id, row_number() OVER urgency AS n, sum(bytes) OVER urgency AS bytes_so_far
       FROM picked WINDOW urgency AS (ORDER BY priority DESC, run_at, task_id)
+), claimed AS (
+    UPDATE tasks t
+       SET status = 'processing', attempt = t.attempt + 1, session_id = live.slots[numbered.n], claimed_at = now(),
+           started_at = NULL, executed_at = NULL, worker = NULL, revision = t.revision + 1
+      FROM live, numbered
+     WHERE t.task_id = numbered.task_id AND (numbered.n = 1 OR bytes_so_far <= %(bytes_max)s)
+    RETURNING t.task_id, t.attempt, t.session_id, t.type, t.data, t.timeout_ms, t.round_base, t.worker_deaths > 0
+                  AS isolated, t.max_attempts, t.options, t.revision, t.priority, t.status
+), noted AS (
+    INSERT INTO outbox (task_ids, statuses, attempts, revisions)
+    SELECT array_agg(task_id), array_agg(status), array_agg(attempt), array_agg(revision) FROM claimed HAVING count(*) > 0
+    RETURNING outbox_id
 )
-UPDATE tasks t
-   SET status = 'processing', attempt = t.attempt + 1, session_id = live.slots[numbered.n], claimed_at = now(),
-       started_at = NULL, executed_at = NULL, worker = NULL, revision = t.revision + 1
-  FROM live, numbered
- WHERE t.task_id = numbered.task_id AND (numbered.n = 1 OR bytes_so_far <= %(bytes_max)s)
-RETURNING t.task_id, t.attempt, t.session_id, t.type, t.data, t.timeout_ms, t.round_base, t.worker_deaths > 0,
-          t.max_attempts, t.options, false, t.revision, t.priority, (SELECT count(*) FROM picked);
+SELECT c.task_id, c.attempt, c.session_id, c.type, c.data, c.timeout_ms, c.round_base, c.isolated, c.max_attempts,
+       c.options, false, c.revision, c.priority, (SELECT count(*) FROM picked), noted.outbox_id
+  FROM claimed c, noted;
 
 -- name: list_solitary
 -- Pools and types of ready tasks that two replicas were lost under, while none of them is in progress.
@@ -97,14 +112,22 @@ WITH picked AS MATERIALIZED (
      ORDER BY priority DESC, run_at, task_id
      LIMIT 1
        FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE tasks t
+       SET status = 'processing', attempt = t.attempt + 1, session_id = e.session_id, claimed_at = now(),
+           started_at = NULL, executed_at = NULL, worker = NULL, revision = t.revision + 1
+      FROM picked, executors e
+     WHERE t.task_id = picked.task_id AND e.session_id = %(session_id)s AND e.ended_at IS NULL
+    RETURNING t.task_id, t.attempt, t.session_id, t.type, t.data, t.timeout_ms, t.round_base, t.worker_deaths > 0
+                  AS isolated, t.max_attempts, t.options, t.revision, t.priority, t.status
+), noted AS (
+    INSERT INTO outbox (task_ids, statuses, attempts, revisions)
+    SELECT array_agg(task_id), array_agg(status), array_agg(attempt), array_agg(revision) FROM claimed HAVING count(*) > 0
+    RETURNING outbox_id
 )
-UPDATE tasks t
-   SET status = 'processing', attempt = t.attempt + 1, session_id = e.session_id, claimed_at = now(),
-       started_at = NULL, executed_at = NULL, worker = NULL, revision = t.revision + 1
-  FROM picked, executors e
- WHERE t.task_id = picked.task_id AND e.session_id = %(session_id)s AND e.ended_at IS NULL
-RETURNING t.task_id, t.attempt, t.session_id, t.type, t.data, t.timeout_ms, t.round_base, t.worker_deaths > 0,
-          t.max_attempts, t.options, true, t.revision, t.priority, 1;
+SELECT c.task_id, c.attempt, c.session_id, c.type, c.data, c.timeout_ms, c.round_base, c.isolated, c.max_attempts,
+       c.options, true, c.revision, c.priority, 1, noted.outbox_id
+  FROM claimed c, noted;
 
 -- name: complete_attempts
 -- Close attempts whose results are stored, and delete outbox rows whose updates have been published.
@@ -120,9 +143,10 @@ WITH reported AS (
            executed_at = r.executed_at, error = NULL
       FROM reported r
      WHERE t.task_id = r.task_id AND t.status = 'processing' AND t.attempt = r.attempt
-    RETURNING t.task_id, t.attempt, t.type, t.revision
+    RETURNING t.task_id, t.attempt, t.type, t.revision, t.status
 ), noted AS (
-    INSERT INTO outbox (task_ids) SELECT array_agg(task_id) FROM done HAVING count(*) > 0
+    INSERT INTO outbox (task_ids, statuses, attempts, revisions)
+    SELECT array_agg(task_id), array_agg(status), array_agg(attempt), array_agg(revision) FROM done HAVING count(*) > 0
     RETURNING outbox_id
 ), published AS (
     DELETE FROM outbox WHERE outbox_id = ANY(%(published)s::bigint[])
@@ -175,13 +199,13 @@ WITH decided AS (
 ), forgotten AS (
     DELETE FROM ended_attempts a USING moved WHERE a.task_id = moved.task_id AND a.attempt = moved.attempt - 100
 ), noted AS (
-    INSERT INTO outbox (task_ids)
-    SELECT array_agg(task_id) FROM moved WHERE status IN ('failed', 'cancelled') HAVING count(*) > 0
+    INSERT INTO outbox (task_ids, statuses, attempts, revisions)
+    SELECT array_agg(task_id), array_agg(status), array_agg(attempt), array_agg(revision) FROM moved HAVING count(*) > 0
     RETURNING outbox_id
 )
 SELECT moved.task_id, moved.attempt, moved.type, moved.status::text, moved.revision, moved.error, moved.pool,
        noted.outbox_id
-  FROM moved LEFT JOIN noted ON true;
+  FROM moved, noted;
 
 -- name: rescue_tasks
 -- Take tasks back whose session has ended or does not exist: a third loss is final, a cancel that waits comes true.
@@ -220,12 +244,13 @@ WITH lost AS (
 ), forgotten AS (
     DELETE FROM ended_attempts a USING moved WHERE a.task_id = moved.task_id AND a.attempt = moved.attempt - 100
 ), noted AS (
-    INSERT INTO outbox (task_ids) SELECT array_agg(task_id) FROM moved WHERE status <> 'queued' HAVING count(*) > 0
+    INSERT INTO outbox (task_ids, statuses, attempts, revisions)
+    SELECT array_agg(task_id), array_agg(status), array_agg(attempt), array_agg(revision) FROM moved HAVING count(*) > 0
     RETURNING outbox_id
 )
 SELECT moved.task_id, moved.attempt, moved.type, moved.status::text, moved.revision, moved.error, moved.pool,
        noted.outbox_id
-  FROM moved LEFT JOIN noted ON true;
+  FROM moved, noted;
 
 -- name: promote_due
 -- Queue the scheduled and retrying tasks whose time has come, by the database's clock.
@@ -235,10 +260,18 @@ WITH due AS (
      ORDER BY run_at
      LIMIT %(limit)s
        FOR UPDATE SKIP LOCKED
+), moved AS (
+    UPDATE tasks t SET status = 'queued', revision = t.revision + 1
+      FROM due WHERE t.task_id = due.task_id
+    RETURNING t.task_id, t.attempt, t.type, t.status, t.revision, t.pool
+), noted AS (
+    INSERT INTO outbox (task_ids, statuses, attempts, revisions)
+    SELECT array_agg(task_id), array_agg(status), array_agg(attempt), array_agg(revision) FROM moved HAVING count(*) > 0
+    RETURNING outbox_id
 )
-UPDATE tasks t SET status = 'queued', revision = t.revision + 1
-  FROM due WHERE t.task_id = due.task_id
-RETURNING t.task_id, t.attempt, t.type, t.status::text, t.revision, NULL::text, t.pool, NULL::bigint;
+SELECT moved.task_id, moved.attempt, moved.type, moved.status::text, moved.revision, NULL::text, moved.pool,
+       noted.outbox_id
+  FROM moved, noted;
 
 -- name: expire_tasks
 -- Fail the tasks that were not started in time, by the database's clock.
@@ -257,12 +290,13 @@ WITH late AS (
       FROM late WHERE t.task_id = late.task_id
     RETURNING t.task_id, t.attempt, t.type, t.status, t.revision, t.error::text, t.pool
 ), noted AS (
-    INSERT INTO outbox (task_ids) SELECT array_agg(task_id) FROM moved HAVING count(*) > 0
+    INSERT INTO outbox (task_ids, statuses, attempts, revisions)
+    SELECT array_agg(task_id), array_agg(status), array_agg(attempt), array_agg(revision) FROM moved HAVING count(*) > 0
     RETURNING outbox_id
 )
 SELECT moved.task_id, moved.attempt, moved.type, moved.status::text, moved.revision, moved.error, moved.pool,
        noted.outbox_id
-  FROM moved LEFT JOIN noted ON true;
+  FROM moved, noted;
 
 -- name: scan_attempts
 -- All attempts in progress, for questions and for cancels to be passed on.
@@ -285,12 +319,13 @@ WITH moved AS (
        AND (t.status <> 'processing' OR t.cancel_requested_at IS NULL)
     RETURNING t.task_id, t.attempt, t.type, t.status, t.revision, t.error::text, t.pool
 ), noted AS (
-    INSERT INTO outbox (task_ids) SELECT array_agg(task_id) FROM moved WHERE status = 'cancelled' HAVING count(*) > 0
+    INSERT INTO outbox (task_ids, statuses, attempts, revisions)
+    SELECT array_agg(task_id), array_agg(status), array_agg(attempt), array_agg(revision) FROM moved HAVING count(*) > 0
     RETURNING outbox_id
 )
 SELECT moved.task_id, moved.attempt, moved.type, moved.status::text, moved.revision, moved.error, moved.pool,
        noted.outbox_id
-  FROM moved LEFT JOIN noted ON true;
+  FROM moved, noted;
 
 -- name: remove_task
 -- Hide a finished task and drop its data. No row: not finished, removed already, or its cancel is so young that a
@@ -328,12 +363,13 @@ WITH final AS (
       FROM final WHERE t.task_id = final.task_id
     RETURNING t.task_id, t.attempt, t.type, t.status, t.revision, NULL::text AS error, t.pool
 ), noted AS (
-    INSERT INTO outbox (task_ids) SELECT array_agg(task_id) FROM moved HAVING count(*) > 0
+    INSERT INTO outbox (task_ids, statuses, attempts, revisions)
+    SELECT array_agg(task_id), array_agg(status), array_agg(attempt), array_agg(revision) FROM moved HAVING count(*) > 0
     RETURNING outbox_id
 )
 SELECT moved.task_id, moved.attempt, moved.type, moved.status::text, moved.revision, moved.error, moved.pool,
        noted.outbox_id
-  FROM moved LEFT JOIN noted ON true;
+  FROM moved, noted;
 
 -- name: get_task
 -- One task with its data and the attempts on record, unless removed.
@@ -398,7 +434,7 @@ SELECT task_id, attempt, type, status::text, revision, error::text, removed_at I
 
 -- name: take_stale_outbox
 -- Outbox rows that nobody cleared in time: their updates are published again.
-SELECT outbox_id, task_ids FROM outbox
+SELECT outbox_id, task_ids, statuses::text[], attempts, revisions, created_at FROM outbox
  WHERE created_at < now() - %(age)s::interval
  ORDER BY outbox_id
  LIMIT %(limit)s;

@@ -19,6 +19,13 @@ class NewTask:
     session_id: int | None = None
 
 
+class Inserted(NamedTuple):
+    """Tasks that were new, with the status that each got; one outbox row tells of all of them."""
+
+    statuses: dict[int, str]
+    outbox_ids: frozenset[int]
+
+
 class Claimed(NamedTuple):
     task_id: int
     attempt: int
@@ -34,6 +41,7 @@ class Claimed(NamedTuple):
     revision: int
     priority: int
     ready_found: int
+    outbox_id: int
 
 
 class Completed(NamedTuple):
@@ -45,7 +53,7 @@ class Completed(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A task after a change of its row; `outbox_id` where the change has to be published whatever happens."""
+    """A task after a change of its row, of which an outbox row tells."""
 
     task_id: int
     attempt: int
@@ -54,7 +62,7 @@ class Change(NamedTuple):
     revision: int
     error: str | None
     pool: str
-    outbox_id: int | None
+    outbox_id: int
 
 
 class Ending(NamedTuple):

@@ -22,6 +22,7 @@ from management_service.storage.records import (
     Ending,
     FailureCount,
     FinishedFilter,
+    Inserted,
     NewTask,
     PresentState,
     TaskRow,
@@ -58,13 +59,16 @@ class TaskRepository:
         self._database = database
         self._rng = rng
 
-    async def insert(self, tasks: Sequence[NewTask]) -> dict[int, str]:
-        """Store new tasks and return the ids of those that were new, with the status that each got.
+    async def insert(self, tasks: Sequence[NewTask]) -> Inserted:
+        """Store new tasks and return those that were new.
 
         A task with a session comes back `processing` (attempt 1, revision 1) only if that session lives. Raises
         psycopg.DataError or IntegrityError for the whole batch when PostgreSQL refuses one task for its data.
         """
-        return dict(await self._database.fetch(QUERIES["insert_tasks"], _task_columns(tasks)))
+        rows = await self._database.fetch(QUERIES["insert_tasks"], _task_columns(tasks))
+        return Inserted(
+            {task_id: status for task_id, status, _ in rows}, frozenset(outbox_id for _, _, outbox_id in rows[:1])
+        )
 
     async def insert_unstorable(self, submission: Submission, *, reason: str) -> None:
         """Store a refused task as failed and without its data, so that its id reaches a final status."""

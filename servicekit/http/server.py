@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import math
-import resource
 import socket
 from collections.abc import Generator
 from datetime import timedelta
@@ -74,14 +73,6 @@ class HttpServer:
         if serving is not None:
             self._server.should_exit = True
             await asyncio.wait([serving])
-
-
-def allow_open_files(wanted: int) -> None:
-    """Raise the soft limit of open files as far as it is allowed, so that many clients can be connected."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < target:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,28 +1,26 @@
 """Places in the stream of updates, as clients give them back to go on where they were."""
 
 import re
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from servicekit.errors import FieldError, InvalidArgument
 
 _FORM = re.compile(r"(\d{1,16})-(\d{1,16})\.(\d{1,6})\.(\d{1,6})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Cursor:
-    """A place: an entry of the Redis stream (its two numbers), an update in it, and a step beyond that.
+class Cursor(NamedTuple):
+    """A place: an entry of the Redis stream (its two numbers), an update in it, and a step at that update.
 
-    An update that came before its predecessor is told after it: its place is that of the predecessor, a step further.
+    Updates that should have come before that one are told at its place, a step after the other.
     """
 
     ms: int
     seq: int
-    index: int
+    number: int
     step: int = 0
 
     def __str__(self) -> str:
-        return f"{self.ms}-{self.seq}.{self.index}.{self.step}"
+        return f"{self.ms}-{self.seq}.{self.number}.{self.step}"
 
     @classmethod
     def parse(cls, text: str, *, field: str = "cursor") -> Self:

@@ -1,4 +1,4 @@
-"""One update on its way to many readers: encoded when the first of them needs it, and once."""
+"""One update on its way to many readers: decoded and encoded when the first of them needs it, and once."""
 
 import msgspec
 
@@ -10,16 +10,22 @@ TASK_UPDATE = "task_update"
 
 
 class LiveEvent:
-    """An update and its place. A source that cannot be resumed gives no place."""
+    """An update, serialized or not, and its place. A source that cannot be resumed gives no place."""
 
-    __slots__ = ("_data", "_placed", "_unplaced", "cursor", "update")
+    __slots__ = ("_data", "_placed", "_unplaced", "_update", "cursor")
 
-    def __init__(self, update: TaskUpdate, cursor: Cursor | None = None) -> None:
-        self.update = update
+    def __init__(self, update: TaskUpdate | bytes, cursor: Cursor | None = None) -> None:
         self.cursor = cursor
+        self._update = update
         self._data: bytes | None = None
         self._placed: str | None = None
         self._unplaced: str | None = None
+
+    @property
+    def update(self) -> TaskUpdate:
+        if isinstance(self._update, bytes):
+            self._update = TaskUpdate.FromString(self._update)
+        return self._update
 
     @property
     def is_final(self) -> bool:

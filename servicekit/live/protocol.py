@@ -13,7 +13,6 @@ from servicekit.errors import FieldError, HeadraceError, InvalidArgument
 from servicekit.live.cursors import Cursor
 from servicekit.live.filters import TASK_IDS_MAX, TYPES_MAX, Filter
 from servicekit.live.session import Frame, SnapshotFrame
-from servicekit.live.sources import Snapshot
 from servicekit.parameters import TASK_ID_MAX, TYPE_CHARS_MAX, is_type_name
 from servicekit.pointers import child, nearest, shown
 from servicekit.strings import find_string, has_nul, lone_surrogate
@@ -92,8 +91,9 @@ def decode_cursor(value: Any, pointer: str) -> Cursor | None:
     return Cursor.parse(value if isinstance(value, str) else "", field=pointer)
 
 
-def snapshot_text(snapshot: Snapshot) -> str:
-    return f'{{"event":"snapshot","cursor":null,"data":{snapshot.data().decode()}}}'
+def snapshot_text(frame: SnapshotFrame) -> str:
+    cursor = f'"{frame.cursor}"' if frame.cursor is not None else "null"
+    return f'{{"event":"snapshot","cursor":{cursor},"data":{frame.snapshot.data().decode()}}}'
 
 
 def reset_data() -> bytes:
@@ -104,7 +104,7 @@ def frame_texts(frame: Frame) -> Iterable[str]:
     """The messages that say what a frame says."""
     if not isinstance(frame, SnapshotFrame):
         return (frame.event.text(placed=frame.placed),)
-    told = snapshot_text(frame.snapshot)
+    told = snapshot_text(frame)
     return (f'{{"event":"reset","data":{reset_data().decode()}}}', told) if frame.reset else (told,)
 
 

@@ -26,6 +26,8 @@ LOOK_SECONDS = 2.0
 IDLE_SECONDS = 15.0
 # Updates that a snapshot was ahead of are published within this time; until they were, events get no cursor.
 SETTLE_SECONDS = 5.0
+# What a snapshot says of a task has been published if it is so much older than the newest event, whatever the clocks.
+SETTLED_MS = 60_000
 # After so many old events others get their turn.
 REPLAYED_AT_ONCE = 500
 # So many tasks that snapshots told of are remembered; beyond, a change may be told twice while the source is deaf.
@@ -38,10 +40,14 @@ class StreamClosed(Exception):  # noqa: N818 - not an error: the service stops
 
 @dataclass(frozen=True, slots=True)
 class SnapshotFrame:
-    """The present state. `reset`: what the reader knew is void, since events were missed."""
+    """The present state. `reset`: what the reader knew is void, since events were missed.
+
+    The place is good for coming back, if there is one.
+    """
 
     snapshot: Snapshot
     reset: bool
+    cursor: Cursor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,7 @@ class LiveSession:
             self._looked_at = time.monotonic()
             replay = self._source.replay(self._cursor) if self._cursor else None
             if replay is None:
-                yield SnapshotFrame(await self._first_snapshot(), reset=self._cursor is not None)
+                yield await self._read_snapshot(reset=self._cursor is not None)
             else:
                 yield None
             for number, event in enumerate(replay or ()):
@@ -107,10 +113,12 @@ class LiveSession:
                 if await listener.mailbox.is_idle(self._seconds_to_look()):
                     yield None
 
-    async def _first_snapshot(self) -> Snapshot:
+    async def _read_snapshot(self, *, reset: bool) -> SnapshotFrame:
+        begun = self._source.position
         snapshot = await self._source.snapshot(self._wanted)
+        self._told.clear()
         self._adopt(snapshot)
-        return snapshot
+        return SnapshotFrame(snapshot, reset, begun if self._is_settled() else None)
 
     async def _next(self, listener: Listener) -> Sequence[Frame]:
         heard = listener.mailbox.take()
@@ -169,14 +177,12 @@ class LiveSession:
         """Void what was told, once a snapshot can be had."""
         self._snapshot_missed = True
         try:
-            snapshot = await self._source.snapshot(self._wanted)
+            frame = await self._read_snapshot(reset=True)
         except HeadraceError as error:
             self._postpone(error)
             return ()
         self._snapshot_missed = False
-        self._told.clear()
-        self._adopt(snapshot)
-        return [SnapshotFrame(snapshot, reset=True)]
+        return [frame]
 
     async def _look(self) -> Sequence[Frame]:
         """Tell by a snapshot what has changed unheard."""
@@ -205,9 +211,15 @@ class LiveSession:
             self._told.clear()
         for update in snapshot.updates:
             self._told[update.task_id] = update
-            published = self._source.revision_of(update.task_id)
-            if published is None or published < update.revision:
+            if self._may_be_unpublished(update):
                 self._ahead[update.task_id] = update.revision
+
+    def _may_be_unpublished(self, update: TaskUpdate) -> bool:
+        published, position = self._source.revision_of(update.task_id), self._source.position
+        if published is not None or position is None:
+            return published is None or published < update.revision
+        # Of a task that has not changed for long nothing may be known any more.
+        return update.at.ToMilliseconds() > position.ms - SETTLED_MS
 
     def _postpone(self, error: HeadraceError) -> None:
         self._looked_at = time.monotonic()

@@ -43,6 +43,11 @@ class LiveSource(Protocol):
         """Nothing is heard now: readers are told by snapshots what has changed meanwhile."""
         ...
 
+    @property
+    def position(self) -> Cursor | None:
+        """The place of the event that was published last; nothing where there is none or it cannot be resumed."""
+        ...
+
     async def ready(self) -> None:
         """Return when `replay` can be answered. Raises Unavailable after a bounded time."""
         ...

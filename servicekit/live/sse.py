@@ -159,16 +159,19 @@ def _encoded(frame: Frame | None) -> Iterator[bytes]:
     elif isinstance(frame, SnapshotFrame):
         if frame.reset:
             yield _event("reset", reset_data())
-        yield _event("snapshot", frame.snapshot.data())
+        yield _event("snapshot", frame.snapshot.data(), frame.cursor, voids_place=True)
     else:
         cursor = frame.event.cursor if frame.placed else None
         yield _event(TASK_UPDATE, frame.event.data(), cursor)
 
 
-def _event(name: str, data: bytes, cursor: Cursor | None = None) -> bytes:
-    """One event. Results are passed on as they came: a line break in one is white space, and would end the data."""
+def _event(name: str, data: bytes, cursor: Cursor | None = None, *, voids_place: bool = False) -> bytes:
+    """One event. Results are passed on as they came: a line break in one is white space, and would end the data.
+
+    A reader keeps its place until it hears of another; `voids_place` makes it forget one that is good no more.
+    """
     line = data.replace(b"\r", b" ").replace(b"\n", b" ")
-    place = f"id: {cursor}\n" if cursor is not None else ""
+    place = f"id: {cursor}\n" if cursor is not None else "id:\n" if voids_place else ""
     return f"{place}event: {name}\ndata: ".encode() + line + b"\n\n"
 
 

@@ -119,6 +119,8 @@ async def test_f37_a_replica_that_comes_back_under_its_name_owns_nothing_of_befo
     reruns = run.seconds_to_rerun(killed)
     print(f"F37 recovery_s={reruns[-1]:.2f}")  # noqa: T201
     assert reruns[-1] < KILLED_SECONDS
+    # Its tasks may be run elsewhere before it has opened its new session.
+    await wait_until(lambda: _sessions(run, "execution-0"))
     after = await _sessions(run, "execution-0")
     assert len(before) == len(after) == 1
     assert before != after

@@ -65,7 +65,7 @@ async def _submit_until_lost(run: Run, *, keys: bool) -> list[Entry]:
 async def test_f21_a_claim_whose_answer_is_lost_is_given_back(run: Run) -> None:
     """What it claimed runs nowhere: its replica is asked, and has never heard of it."""
     stack = run.stack
-    task_ids = await run.client.submit(run.tasks(400, seconds=0.1))
+    task_ids = await run.client.submit(run.tasks(800, seconds=0.1))
     await run.started(8)
     for _ in range(3):
         await lose_answer(stack, lock="LOCK TABLE tasks IN EXCLUSIVE MODE", pattern=CLAIM)

@@ -110,14 +110,15 @@ async def test_f42_a_frozen_task_database_costs_no_execution(run: Run) -> None:
 
 
 async def test_f43_a_manager_cut_off_from_the_database_steps_back_and_the_other_goes_on(run: Run) -> None:
+    """There are slots for all tasks, so that none waits for another."""
     stack = run.stack
-    task_ids = await run.start_tasks(6, seconds=6)
+    task_ids = await run.start_tasks(4, seconds=8)
     link = stack.link("management-0", "postgres")
     link.blackhole()
     await wait_until(lambda: _is_not_ready(run), timeout=15)
     began = time.monotonic()
-    later = await run.client.submit(run.tasks(6))
-    await wait_until(lambda: len(run.effects.starts()) == 12, timeout=20)
+    later = await run.client.submit(run.tasks(4))
+    await wait_until(lambda: len(run.effects.starts()) == 8, timeout=20)
     other = time.monotonic() - began
     await run.client.finals(task_ids + later)
     link.heal()

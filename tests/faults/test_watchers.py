@@ -18,10 +18,11 @@ import redis.asyncio
 import websockets
 
 from headrace.v1.task_pb2 import TASK_STATUS_PROCESSING, Progress, TaskUpdate, UpdateBatch
-from servicekit.redis_keys import READY_CHANNEL, SUBMISSIONS_CHANNEL, UPDATES_CHANNEL
+from servicekit.redis_keys import READY_CHANNEL, SUBMISSIONS_CHANNEL, UPDATES
 from tests.faults.harness.checker import Allowed
 from tests.faults.harness.run import Run
 from tests.faults.harness.stack import Stack
+from tests.support.updates import publish_message, publish_update
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
@@ -52,13 +53,12 @@ async def sockets_open(stack: Stack, number: int = 0) -> int:
     return int(found[1])
 
 
-def progress_of(task_id: int, number: int) -> bytes:
-    """A message of the channel of updates: progress of a first attempt."""
+def progress_of(task_id: int, number: int) -> TaskUpdate:
+    """Progress of a first attempt."""
     progress = Progress(n=number, fraction=0.5, message=FLOOD_TEXT)
-    update = TaskUpdate(
+    return TaskUpdate(
         task_id=task_id, type="append_line", status=TASK_STATUS_PROCESSING, attempt=1, revision=1, progress=progress
     )
-    return UpdateBatch(task_ids=[task_id], updates=[update.SerializeToString()]).SerializeToString()
 
 
 async def test_f65_a_slow_watcher_is_cut_off_and_others_do_not_notice(run: Run) -> None:
@@ -78,7 +78,7 @@ async def test_f65_a_slow_watcher_is_cut_off_and_others_do_not_notice(run: Run) 
         open_before = await sockets_open(stack)
         async with redis_of(stack) as client:
             for number in range(1, FLOOD_MESSAGES + 1):
-                await client.publish(UPDATES_CHANNEL, progress_of(slow, number))
+                await publish_update(client, progress_of(slow, number))
 
         answered: list[float] = []
 
@@ -160,26 +160,22 @@ async def test_f68_a_watcher_that_vanishes_is_found_by_its_silence(run: Run) -> 
 
 async def test_f69_noise_on_the_channels_changes_nothing(run: Run) -> None:
     stack = run.stack
-    heard: list[bytes] = []
-    async with redis_of(stack) as client, client.pubsub() as channel:
-        await channel.subscribe(UPDATES_CHANNEL)
+    async with redis_of(stack) as client:
         running = await run.start_tasks(4, seconds=4)
         run.recorder.follow(*running)
         others = await run.client.submit(run.tasks(20))
         run.recorder.follow(*others)
         await run.client.finals(others)
-        while (message := await channel.get_message(timeout=0.5)) is not None:
-            if message["type"] == "message":
-                heard.append(message["data"])
+        entries = await client.xrange(UPDATES) or []
+        heard = [value for _, fields in entries for value in (fields or {}).values() if isinstance(value, bytes)]
         assert heard, "no update was heard"
         for noise in (b"", b"\xff" * 100, b"garbage", UpdateBatch(task_ids=running).SerializeToString()):
-            await client.publish(UPDATES_CHANNEL, noise)
+            await publish_message(client, noise)
             await client.publish(READY_CHANNEL, noise)
             await client.publish(SUBMISSIONS_CHANNEL, noise)
         for message in [*reversed(heard), *heard, *heard]:
-            await client.publish(UPDATES_CHANNEL, message)
+            await publish_message(client, message)
         await client.publish(READY_CHANNEL, "cpu,io,no-such-pool")
         unknown = TaskUpdate(task_id=10**15, type="noop", status=TASK_STATUS_PROCESSING, attempt=1, revision=2)
-        forged = UpdateBatch(task_ids=[unknown.task_id], updates=[unknown.SerializeToString()])
-        await client.publish(UPDATES_CHANNEL, forged.SerializeToString())
+        await publish_update(client, unknown)
     await run.settle(finals=running)

@@ -1,5 +1,6 @@
-"""Redis as managers use it here: the channel of updates with somebody who listens, and that of ready pools."""
+"""Redis as managers use it here: the stream of updates with somebody who reads it, and the channel of ready pools."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from headrace.v1.task_pb2 import TaskUpdate, UpdateBatch
-from servicekit.redis_keys import READY_CHANNEL, UPDATES_CHANNEL
+from servicekit.redis_keys import READY_CHANNEL, UPDATES_FIELD
 from tests.simulation.virtual_time import Process, VirtualLoop
 
 _HOP_SECONDS = 0.001
@@ -21,40 +22,48 @@ class Bus:
         self._loop = loop
         self._on_update = on_update
         self._on_ready: list[tuple[Process, Callable[[Iterable[str]], None]]] = []
+        self._entries = 0
+        self._added: Counter[str] = Counter()
 
     def listen(self, process: Process, on_ready: Callable[[Iterable[str]], None]) -> None:
         self._on_ready = [entry for entry in self._on_ready if not entry[0].dead]
         self._on_ready.append((process, on_ready))
 
-    async def send(self, commands: list[tuple[str, Any]]) -> None:
-        """Do them all, if the bus is there when they arrive."""
+    async def send(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        """Do them all, if the bus is there when they arrive; return the answers."""
         reply = self._loop.create_future()
 
         def arrive() -> None:
-            if not self.away:
-                for channel, content in commands:
-                    self._publish(channel, content)
-            self._loop.call_later(_HOP_SECONDS, answer, self.away, context=Context())
+            answers = None if self.away else [self._do(*command) for command in commands]
+            self._loop.call_later(_HOP_SECONDS, answer, answers, context=Context())
 
-        def answer(failed: bool) -> None:
+        def answer(answers: list[Any] | None) -> None:
             if not reply.done():
-                reply.set_result(failed)
+                reply.set_result(answers)
 
         self._loop.call_later(_HOP_SECONDS, arrive, context=Context())
-        if await reply:
+        answers: list[Any] | None = await reply
+        if answers is None:
             raise RedisConnectionError("connection refused")
+        return answers
 
-    def _publish(self, channel: str, content: Any) -> None:
-        if channel == UPDATES_CHANNEL:
-            for update in UpdateBatch.FromString(content).updates:
+    def _do(self, command: str, *arguments: Any) -> Any:
+        if command == "xadd":
+            self._entries += 1
+            for update in UpdateBatch.FromString(arguments[1][UPDATES_FIELD]).updates:
                 self._on_update(TaskUpdate.FromString(update))
-        elif channel == READY_CHANNEL:
+            return f"{int(self._loop.time() * 1000)}-{self._entries}".encode()
+        if command == "hincrby":
+            self._added[arguments[1]] += arguments[2]
+            return self._added[arguments[1]]
+        if command == "publish" and arguments[0] == READY_CHANNEL:
             for process, on_ready in self._on_ready:
-                process.call_later(_HOP_SECONDS, on_ready, content.split(","))
+                process.call_later(_HOP_SECONDS, on_ready, arguments[1].split(","))
+        return 0
 
 
 class SimulatedRedis:
-    """A client of the bus, and a pipeline of itself."""
+    """A client of the bus."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -63,20 +72,20 @@ class SimulatedRedis:
         del transaction
         return _Pipeline(self._bus)
 
-    async def publish(self, channel: str, content: Any) -> None:
-        await self._bus.send([(channel, content)])
-
 
 class _Pipeline:
+    """Takes any command, and does them when it is executed."""
+
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._commands: list[tuple[str, Any]] = []
+        self._commands: list[tuple[Any, ...]] = []
 
-    def publish(self, channel: str, content: Any) -> None:
-        self._commands.append((channel, content))
+    def __getattr__(self, command: str) -> Callable[..., None]:
+        def put(*arguments: Any, **options: Any) -> None:
+            del options
+            self._commands.append((command, *arguments))
 
-    def set(self, key: str, content: Any, *, ex: int) -> None:
-        """A tombstone: nobody reads caches here."""
+        return put
 
-    async def execute(self) -> None:
-        await self._bus.send(self._commands)
+    async def execute(self) -> list[Any]:
+        return await self._bus.send(self._commands)

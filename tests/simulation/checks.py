@@ -25,8 +25,7 @@ class Checker:
         self.replicas: list[SimulatedReplica] = []
         self._now = now
         self._results = results
-        self._finals: list[tuple[int, int]] = []
-        self._published: dict[int, int] = {}
+        self._published: defaultdict[int, set[int]] = defaultdict(set)
         self._started: set[Key] = set()
         self._running: defaultdict[int, list[Attempt]] = defaultdict(list)
 
@@ -43,8 +42,6 @@ class Checker:
         if after.status == "completed":
             stored = (after.task_id, after.result_attempt) in self._results.rows
             self.require(stored, f"{name}: completed without a result")
-        if after.status in FINAL:
-            self._finals.append((after.task_id, after.revision))
         if before is None:
             self.require(after.status in _BIRTHS and after.revision == 1, f"{name}: began wrong")
             return
@@ -83,7 +80,7 @@ class Checker:
         running.append(attempt)
 
     def published(self, update: TaskUpdate) -> None:
-        self._published[update.task_id] = max(self._published.get(update.task_id, 0), update.revision)
+        self._published[update.task_id].add(update.revision)
 
     def demand(self) -> None:
         """No replica holds more than it asked for."""
@@ -103,9 +100,9 @@ class Checker:
             if row is not None:
                 told = f"attempt {row.attempt}, session {row.session_id}"
                 self.require(row.status in FINAL, f"task {task_id} is {row.status} for ever ({told})")
-        for task_id, revision in self._finals:
-            known = self._published.get(task_id, 0)
-            self.require(known >= revision, f"task {task_id}: the end at revision {revision} was not told, {known} was")
+        for row in self.tables.tasks.values():
+            untold = set(range(1, row.revision + 1)) - self._published[row.task_id]
+            self.require(row.removed_at or not untold, f"task {row.task_id}: revisions {untold} were not told")
         self.require(not self.tables.outbox, f"updates wait for ever: {self.tables.outbox}")
         for one in self.replicas:
             held = len(one.replica.table)

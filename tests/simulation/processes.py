@@ -122,10 +122,10 @@ class _NoWorkerList:
     def workers(self) -> list[WorkerInfo]:
         raise NotImplementedError
 
-    def add_worker(self) -> WorkerInfo:
+    def add_worker(self, pool: str) -> WorkerInfo:
         raise NotImplementedError
 
-    def remove_worker(self, worker_id: str, *, force: bool = False) -> bool:
+    def remove_worker(self, worker_id: str, *, force: bool = False) -> WorkerInfo:
         raise NotImplementedError
 
 

@@ -8,6 +8,7 @@ import json
 import struct
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from management_service.storage.executors import QUERIES as EXECUTOR_QUERIES
@@ -68,8 +69,22 @@ class ExecutorRow:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    task_ids: list[int]
+    # Tasks as they were after the change.
+    tasks: list[TaskRow]
     created_at: float
+    # Whether it tells of the changes, or only that there were some.
+    in_detail: bool = True
+
+    @property
+    def task_ids(self) -> list[int]:
+        return [row.task_id for row in self.tasks]
+
+    def details(self) -> tuple[Any, ...]:
+        """Statuses, attempts, revisions, and the time of the change."""
+        at, rows = datetime.fromtimestamp(self.created_at, UTC), self.tasks
+        if not self.in_detail:
+            return None, None, None, at
+        return [row.status for row in rows], [row.attempt for row in rows], [row.revision for row in rows], at
 
 
 class LockedError(Exception):
@@ -182,7 +197,8 @@ class Tables:
                 expires_at=None if expires is None else due + expires / 1000,
             )  # fmt: skip
             rows.append((task_id, status))
-        return rows
+        outbox_id = self.note([transaction.tasks[task_id] for task_id, _ in rows], transaction)
+        return [(*row, outbox_id) for row in rows]
 
     def find_by_keys(self, params: Params, _: Transaction) -> Rows:
         return [(row.key, row.task_id, row.fingerprint) for row in self.tasks.values() if row.key in params["keys"]]
@@ -197,7 +213,8 @@ class Tables:
             if n and size > params["bytes_max"]:
                 break
             rows.append((*self._claim(row, slots[n], transaction, solitary=False), len(picked)))
-        return rows
+        outbox_id = self.note([transaction.tasks[row[0]] for row in rows], transaction)
+        return [(*row, outbox_id) for row in rows]
 
     def list_solitary(self, _params: Params, _: Transaction) -> Rows:
         if self._solitary_runs():
@@ -214,7 +231,8 @@ class Tables:
         ready = [row for row in self._ready(params) if row.replica_losses >= 2]
         if self._solitary_runs() or not ready or not self.lives(params["session_id"]):
             return []
-        return [(*self._claim(ready[0], params["session_id"], transaction, solitary=True), 1)]
+        row = (*self._claim(ready[0], params["session_id"], transaction, solitary=True), 1)
+        return [(*row, self.note([transaction.tasks[row[0]]], transaction))]
 
     def complete_attempts(self, params: Params, transaction: Transaction) -> Rows:
         owned = []
@@ -238,7 +256,7 @@ class Tables:
             )
             for row, started, worker in owned
         ]
-        outbox_id = self._write(moved, transaction, note=moved)
+        outbox_id = self._write(moved, transaction)
         transaction.cleared.update(params["published"])
         return [(row.task_id, row.attempt, row.type, row.revision, outbox_id) for row in moved]
 
@@ -309,8 +327,8 @@ class Tables:
         due = [row for row in self._unlocked(self.tasks.values()) if row.status in ("scheduled", "retrying")]
         due = sorted((row for row in due if row.run_at <= now), key=lambda row: row.run_at)[: params["limit"]]
         moved = [replace(row, status="queued", revision=row.revision + 1) for row in due]
-        self._write(moved, transaction, note=[])
-        return [_change(replace(row, error=None), None) for row in moved]
+        outbox_id = self._write(moved, transaction)
+        return [_change(replace(row, error=None), outbox_id) for row in moved]
 
     def expire_tasks(self, params: Params, transaction: Transaction) -> Rows:
         now = self.now()
@@ -358,7 +376,7 @@ class Tables:
         if row.cancel_requested_at is not None and row.cancel_requested_at > now - 60:
             return []
         removed = replace(row, removed_at=now, revision=row.revision + 1, data=None)
-        self._write([removed], transaction, note=[removed])
+        self._write([removed], transaction, in_detail=False)
         transaction.forgotten.add(row.task_id)
         return [(row.task_id,)]
 
@@ -385,7 +403,7 @@ class Tables:
             for row in final
         ]
         transaction.ended |= {(row.task_id, row.attempt): "completed" for row in final if row.result_attempt}
-        outbox_id = self._write(moved, transaction, note=moved)
+        outbox_id = self._write(moved, transaction)
         return [_change(row, outbox_id) for row in moved]
 
     def get_task(self, params: Params, _: Transaction) -> Rows:
@@ -410,8 +428,8 @@ class Tables:
 
     def take_stale_outbox(self, params: Params, _: Transaction) -> Rows:
         before = self.now() - params["age"].total_seconds()
-        stale = [(outbox_id, row.task_ids) for outbox_id, row in self.outbox.items() if row.created_at < before]
-        return sorted(stale)[: params["limit"]]
+        stale = sorted((outbox_id, row) for outbox_id, row in self.outbox.items() if row.created_at < before)
+        return [(outbox_id, row.task_ids, *row.details()) for outbox_id, row in stale[: params["limit"]]]
 
     def delete_outbox(self, params: Params, transaction: Transaction) -> Rows:
         transaction.cleared.update(params["outbox_ids"])
@@ -482,9 +500,7 @@ class Tables:
     def _solitary_runs(self) -> bool:
         return any(row.status == "processing" and row.replica_losses >= 2 for row in self.tasks.values())
 
-    def _claim(
-        self, row: TaskRow, session_id: int, transaction: Transaction, *, solitary: bool
-    ) -> tuple[int | str | bytes | bool | None, ...]:
+    def _claim(self, row: TaskRow, session_id: int, transaction: Transaction, *, solitary: bool) -> tuple[Any, ...]:
         claimed = replace(
             row,
             status="processing",
@@ -504,17 +520,19 @@ class Tables:
         return row if row is not None and row.status == "processing" and row.attempt == attempt else None
 
     def _changes(self, moved: list[TaskRow], transaction: Transaction) -> Rows:
-        outbox_id = self._write(moved, transaction, note=[row for row in moved if row.status in FINAL])
+        outbox_id = self._write(moved, transaction)
         return [_change(row, outbox_id) for row in moved]
 
-    def _write(self, moved: list[TaskRow], transaction: Transaction, *, note: list[TaskRow]) -> int | None:
+    def _write(self, moved: list[TaskRow], transaction: Transaction, *, in_detail: bool = True) -> int | None:
         transaction.tasks.update((row.task_id, row) for row in moved)
-        return self.note(note, transaction) if note else None
+        return self.note(moved, transaction, in_detail=in_detail)
 
-    def note(self, final: list[TaskRow], transaction: Transaction) -> int:
+    def note(self, moved: list[TaskRow], transaction: Transaction, *, in_detail: bool = True) -> int | None:
         """One outbox row for what has to be published whatever happens."""
+        if not moved:
+            return None
         self._outbox_ids += 1
-        transaction.noted[self._outbox_ids] = OutboxRow([row.task_id for row in final], self.now())
+        transaction.noted[self._outbox_ids] = OutboxRow(moved, self.now(), in_detail)
         return self._outbox_ids
 
     def _unlocked(self, rows: Iterable[TaskRow]) -> list[TaskRow]:

@@ -91,7 +91,7 @@ def test_an_update_lost_between_commit_and_publication(monkeypatch: pytest.Monke
         self.give_back_cleared(outbox_ids)
 
     monkeypatch.setattr(Publisher, "put", put_as_published)
-    assert_found("was not told")
+    assert_found("were not told")
 
 
 def test_an_expiry_without_the_beat_guard(monkeypatch: pytest.MonkeyPatch) -> None:

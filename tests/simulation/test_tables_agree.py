@@ -232,7 +232,11 @@ class _Pair:
         executors = await self._fetch(
             "SELECT session_id, replica, address, beat, ended_at IS NOT NULL FROM executors ORDER BY session_id"
         )
-        outbox = await self._fetch("SELECT outbox_id, array(SELECT unnest(task_ids) ORDER BY 1) FROM outbox ORDER BY 1")
+        outbox = await self._fetch(
+            "SELECT outbox_id, array(SELECT (id, status, attempt, revision)::text"
+            " FROM unnest(task_ids, statuses, attempts, revisions) AS t (id, status, attempt, revision) ORDER BY id)"
+            " FROM outbox ORDER BY 1"
+        )
         ended = await self._fetch("SELECT task_id, attempt, outcome FROM ended_attempts ORDER BY task_id, attempt")
         return tasks, executors, outbox, ended
 
@@ -251,7 +255,18 @@ class _Pair:
             (row.session_id, row.replica, row.address, row.beat, row.ended_at is not None)
             for _, row in sorted(tables.executors.items())
         ]
-        outbox = [(outbox_id, sorted(row.task_ids)) for outbox_id, row in sorted(tables.outbox.items())]
+        outbox = [
+            (
+                outbox_id,
+                [
+                    f"({task.task_id},{task.status},{task.attempt},{task.revision})"
+                    if row.in_detail
+                    else f"({task.task_id},,,)"
+                    for task in sorted(row.tasks, key=lambda task: task.task_id)
+                ],
+            )
+            for outbox_id, row in sorted(tables.outbox.items())
+        ]
         ended = [(*key, outcome) for key, outcome in sorted(tables.ended.items())]
         return tasks, executors, outbox, ended
 

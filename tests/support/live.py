@@ -12,9 +12,9 @@ import redis.asyncio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from headrace.v1.task_pb2 import Progress, TaskStatus, TaskUpdate, UpdateBatch
-from servicekit import redis_keys
+from headrace.v1.task_pb2 import Progress, TaskStatus, TaskUpdate
 from tests.support.fake_management import FakeManagement
+from tests.support.updates import publish_update
 
 HEAR_SECONDS = 5.0
 
@@ -29,7 +29,7 @@ class Publisher:
     async def move(self, task_id: int, status: TaskStatus.ValueType, *, result: bytes | None = None) -> None:
         task = self._management.move(task_id, status, result=result or b"")
         await self.publish(
-            TaskUpdate(task_id=task_id, type=task.type, status=status, revision=task.revision, result=result)
+            TaskUpdate(task_id=task_id, type=task.type, status=status, attempt=1, revision=task.revision, result=result)
         )
 
     async def progress(self, task_id: int, number: int, fraction: float, message: str = "") -> None:
@@ -38,8 +38,7 @@ class Publisher:
         await self.publish(TaskUpdate(task_id=task_id, type="noop", status=status, attempt=1, progress=progress))
 
     async def publish(self, update: TaskUpdate) -> None:
-        batch = UpdateBatch(task_ids=[update.task_id], updates=[update.SerializeToString()])
-        await self._store.publish(redis_keys.UPDATES_CHANNEL, batch.SerializeToString())
+        await publish_update(self._store, update)
 
 
 class Socket:

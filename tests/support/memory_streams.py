@@ -48,6 +48,10 @@ class MemorySource:
         self.hub.publish([event])
         return update
 
+    @property
+    def position(self) -> Cursor | None:
+        return self._events[-1].cursor if self._events else None
+
     def clear(self) -> None:
         """Forget everything."""
         self._events.clear()

@@ -9,9 +9,11 @@ import httpx
 
 from gateway.app import create_app
 from gateway.core import Gateway
+from gateway.execution import Execution
 from gateway.settings import GatewaySettings
+from headrace.v1.execution_pb2_grpc import ExecutionServiceStub
 from headrace.v1.management_pb2_grpc import ManagementServiceStub
-from servicekit.discovery import StaticWatch
+from servicekit.discovery import ServiceWatch, StaticWatch
 from servicekit.http.server import EmbeddedServer, build_server, listen
 from servicekit.replica_pool import ReplicaPool
 from tests.support.fake_management import FakeManagement, serve
@@ -39,12 +41,16 @@ class RunningGateway:
 
 
 @asynccontextmanager
-async def run_gateway(redis_url: str, management: FakeManagement, **settings: object) -> AsyncIterator[RunningGateway]:
-    """Run it until it is ready to take tasks."""
+async def run_gateway(
+    redis_url: str, management: FakeManagement, executors: ServiceWatch | None = None, **settings: object
+) -> AsyncIterator[RunningGateway]:
+    """Run it until it is ready to take tasks. Without `executors` it knows no execution replicas."""
     chosen = GatewaySettings.model_validate({"replica": "gateway-test", "redis_url": redis_url, **settings})
     async with serve(management) as address:
         pool = ReplicaPool(StaticWatch([address]), ManagementServiceStub)
-        gateway = Gateway(chosen, pool)
+        watch = executors or StaticWatch()
+        execution_pool = ReplicaPool(watch, ExecutionServiceStub)
+        gateway = Gateway(chosen, pool, Execution(watch, execution_pool))
         await gateway.start()
         listener = listen("127.0.0.1", 0)
         port = listener.getsockname()[1]
@@ -59,3 +65,4 @@ async def run_gateway(redis_url: str, management: FakeManagement, **settings: ob
                 await running.drain()
                 await gateway.close()
                 await pool.close()
+                await execution_pool.close()

@@ -50,13 +50,17 @@ class Rows:
         return session_id
 
     async def queued(self, *task_ids: int, **fields: Any) -> None:
+        """Tasks of which everybody has been told."""
         await self._tasks.insert([NewTask(submission(task_id, **fields)) for task_id in task_ids])
+        await self.clear_outbox()
 
     async def processing(self, *task_ids: int, session_id: int = SESSION, **fields: Any) -> list[Claimed]:
         """Tasks claimed for a live session, attempt 1."""
         await self.session(session_id)
         await self.queued(*task_ids, **fields)
-        return await self._tasks.claim(pool="cpu", types=["noop"], slots=[session_id] * len(task_ids))
+        claimed = await self._tasks.claim(pool="cpu", types=["noop"], slots=[session_id] * len(task_ids))
+        await self.clear_outbox()
+        return claimed
 
     async def read(self, task_id: int, *columns: str) -> Any:
         """One column of a row, or several as a tuple."""
@@ -66,9 +70,12 @@ class Rows:
         return row[0] if len(columns) == 1 else row
 
     async def outbox(self) -> list[list[int]]:
-        """The ids that wait to be published, in the order of their rows."""
+        """The ids whose changes wait to be published, in the order of their rows."""
         cursor = await self.connection.execute("SELECT task_ids FROM outbox ORDER BY outbox_id")
-        return [row[0] for row in await cursor.fetchall()]
+        return [sorted(row[0]) for row in await cursor.fetchall()]
+
+    async def clear_outbox(self) -> None:
+        await self.connection.execute("DELETE FROM outbox")
 
     async def set(self, task_id: int, assignments: str) -> None:
         """Change a row behind everybody's back: `assignments` is the SET list."""

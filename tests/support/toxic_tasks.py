@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+from execution_service.workers.wear import resident_bytes
 from headrace.tasks import Limits, TaskContext, task
 
 
@@ -380,3 +381,26 @@ def fork_many(data: dict[str, int]) -> None:
     for _ in range(data["doublings"]):
         os.fork()
     time.sleep(60)
+
+
+_kept: list[bytes] = []
+
+
+@task("keep_memory")
+def keep_memory(data: dict[str, int]) -> int:
+    """Leave the worker larger than it was, as a library does that never forgets."""
+    _kept.append(os.urandom(1024) * 1024 * data["mib"])
+    return os.getpid()
+
+
+@task("use_memory")
+def use_memory(data: dict[str, int]) -> int:
+    """Return how much memory the worker had while this filled some, which is free again when this has returned."""
+    filled = os.urandom(1024) * 1024 * data["mib"]
+    return resident_bytes() if filled else 0
+
+
+@task("keep_memory_async")
+async def keep_memory_async(data: dict[str, int]) -> int:
+    """Do the same beside others."""
+    return keep_memory(data)

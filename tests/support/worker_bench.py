@@ -10,6 +10,7 @@ from typing import Any
 from execution_service.workers.lease_page import LeasePage, boottime
 from execution_service.workers.outcomes import Attempt, Finished, PoolSize, ProgressItem
 from execution_service.workers.pool import WorkerPool
+from execution_service.workers.wear import NO_LIMITS, WearLimits
 from tests.support.waiting import wait_until
 
 SESSION = 7
@@ -25,6 +26,7 @@ class Bench:
         pools: dict[str, PoolSize],
         modules: tuple[str, ...],
         environment: Mapping[str, str] | None,
+        wear: WearLimits,
     ) -> None:
         self.lease = LeasePage.create()
         self.renewing = True
@@ -40,6 +42,7 @@ class Bench:
             on_finished=self._on_finished,
             on_progress=self.progress.extend,
             environment=environment,
+            wear=wear,
         )
 
     def _on_finished(self, items: list[Finished]) -> None:
@@ -71,7 +74,7 @@ class Bench:
         found: list[int] = []
 
         def look() -> bool:
-            found[:] = [w.pid for w in self.pool.workers() if any(key[0] == task_id for key in w.running)]
+            found[:] = [w.pid for w in self.pool.workers() if any(each.task_id == task_id for each in w.running)]
             return bool(found)
 
         await wait_until(look)
@@ -100,8 +103,9 @@ async def running_bench(
     pools: dict[str, PoolSize],
     modules: tuple[str, ...] = MODULES,
     environment: Mapping[str, str] | None = None,
+    wear: WearLimits = NO_LIMITS,
 ) -> AsyncIterator[Bench]:
-    bench = Bench(scratch, pools, modules, environment)
+    bench = Bench(scratch, pools, modules, environment, wear)
     bench.lease.write(SESSION, boottime())
     renewal = asyncio.create_task(bench.renew())
     try:

@@ -14,8 +14,8 @@ from starlette.routing import Match, Router
 
 from execution_service.handlers import BUILTIN_MODULES
 from execution_service.settings import ExecutionSettings
-from gateway import docs, event_routes, info_routes, task_routes
-from gateway.bodies import TaskBody, decode_task
+from gateway import docs, event_routes, info_routes, task_routes, worker_routes
+from gateway.bodies import TaskBody, decode_task, decode_worker
 from gateway.idempotency import idempotency_key
 from gateway.options import option_errors
 from headrace.cli import app
@@ -25,7 +25,14 @@ from servicekit.live.websocket import socket_routes
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
-ROUTERS = (task_routes.router, event_routes.router, info_routes.router, Router(socket_routes()), docs.router)
+ROUTERS = (
+    task_routes.router,
+    worker_routes.router,
+    event_routes.router,
+    info_routes.router,
+    Router(socket_routes()),
+    docs.router,
+)
 
 
 def code(language: str) -> list[str]:
@@ -51,7 +58,11 @@ def headers(words: list[str]) -> Mapping[str, str]:
 
 
 def bodies() -> list[TaskBody]:
-    return [decode_task(body.encode()) for words in curl_commands() if (body := option(words, "-d"))]
+    return [decode_task(body.encode()) for words in curl_commands() if (body := option(words, "-d")) and is_task(words)]
+
+
+def is_task(words: list[str]) -> bool:
+    return any(word.endswith("/api/tasks") for word in words)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +115,8 @@ def test_every_request_is_valid(invoice: TaskDefinition) -> None:
         types[body.type].decode(bytes(body.data))
         assert option_errors(body, "") == []
     for words in curl_commands():
+        if (wish := option(words, "-d")) and not is_task(words):
+            assert decode_worker(wish.encode()).pool == "cpu"
         if option(words, "-d"):
             assert headers(words)["content-type"] == "application/json"
         if key := headers(words).get("idempotency-key"):
@@ -128,8 +141,11 @@ def test_the_program_for_grpc_is_python_and_its_imports_exist() -> None:
 
 def test_the_settings_exist() -> None:
     named = set(re.findall(r"HEADRACE_[A-Z_]+", README))
-    assert named == {"HEADRACE_TASK_MODULES"}
-    assert "task_modules" in ExecutionSettings.model_fields
+    assert "HEADRACE_TASK_MODULES" in named
+    assert {name.removeprefix("HEADRACE_").lower() for name in named} <= ExecutionSettings.model_fields.keys()
+    for name in ("worker_tasks_max", "worker_memory_max"):
+        default: int = ExecutionSettings.model_fields[name].default
+        assert re.search(rf"`HEADRACE_{name.upper()}` [A-Za-z]+ \({default:,}\)", README)
 
 
 def test_the_built_in_task_types_are_named() -> None:

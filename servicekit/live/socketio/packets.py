@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from servicekit.errors import HeadraceError, InvalidArgument
+from servicekit.live.cursors import Cursor
 from servicekit.live.events import TASK_UPDATE
 from servicekit.live.protocol import decode_json, error_view, reset_data
 from servicekit.live.session import Frame, SnapshotFrame
@@ -118,7 +119,7 @@ def ack_text(namespace: str, ack_id: int, answer: dict[str, Any]) -> str:
     return f"3{_prefix(namespace)}{ack_id}[{_json(answer)}]"
 
 
-def event_text(namespace: str, name: str, data: bytes, cursor: str | None = None) -> str:
+def event_text(namespace: str, name: str, data: bytes, cursor: Cursor | None = None) -> str:
     """An event with data that is JSON already, so that it is encoded once for all who hear it."""
     place = "null" if cursor is None else f'"{cursor}"'
     return f'2{_prefix(namespace)}["{name}",{data.decode()},{place}]'
@@ -127,9 +128,9 @@ def event_text(namespace: str, name: str, data: bytes, cursor: str | None = None
 def frame_texts(namespace: str, frame: Frame) -> Iterable[str]:
     """One packet for each thing that a session tells."""
     if not isinstance(frame, SnapshotFrame):
-        cursor = str(frame.event.cursor) if frame.placed and frame.event.cursor is not None else None
+        cursor = frame.event.cursor if frame.placed else None
         return (event_text(namespace, TASK_UPDATE, frame.event.data(), cursor),)
-    snapshot = event_text(namespace, "snapshot", frame.snapshot.data())
+    snapshot = event_text(namespace, "snapshot", frame.snapshot.data(), frame.cursor)
     return (event_text(namespace, "reset", reset_data()), snapshot) if frame.reset else (snapshot,)
 
 

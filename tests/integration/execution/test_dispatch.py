@@ -232,18 +232,6 @@ async def test_a_stream_must_begin_with_attach(service: ExecutionService, manage
     assert len(service.replica.streams) == 1
 
 
-async def test_workers_can_be_listed_added_and_removed(manager: Manager) -> None:
-    created = await manager.stub.CreateWorker(execution_pb2.CreateWorkerRequest(), timeout=5)
-    listed = await manager.stub.ListWorkers(execution_pb2.ListWorkersRequest(), timeout=5)
-    assert created.worker.worker_id in {worker.worker_id for worker in listed.workers}
-    assert all(worker.replica == "exec-1" and worker.pid > 0 for worker in listed.workers)
-    removal = execution_pb2.DeleteWorkerRequest(worker_id=created.worker.worker_id, force=True)
-    await manager.stub.DeleteWorker(removal, timeout=5)
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        await manager.stub.DeleteWorker(execution_pb2.DeleteWorkerRequest(worker_id="nobody"), timeout=5)
-    assert error.value.code() is grpc.StatusCode.NOT_FOUND
-
-
 async def test_updates_of_what_runs_here_can_be_watched(manager: Manager) -> None:
     await wait_until(lambda: manager.open("cpu") > 0)
     watch = manager.stub.WatchTasks(execution_pb2.ExecutionServiceWatchTasksRequest(task_ids=[1]))

@@ -3,10 +3,11 @@ import asyncio
 import pytest
 import redis.asyncio
 
-from headrace.v1.task_pb2 import CancelReceipt, Submission, TaskError, TaskStatus, TaskUpdate, UpdateBatch
+from headrace.v1.task_pb2 import CancelReceipt, Submission, TaskError, TaskStatus, TaskUpdate
 from servicekit import redis_keys
 from tests.support.fake_management import FakeManagement
 from tests.support.running_gateway import RunningGateway
+from tests.support.updates import publish_update
 from tests.support.waiting import wait_until
 
 PROCESSING = TaskStatus.TASK_STATUS_PROCESSING
@@ -22,8 +23,7 @@ def store_task(management: FakeManagement, task_id: int = 7) -> None:
 async def publish(store: redis.asyncio.Redis, management: FakeManagement, task_id: int) -> None:
     task = management.rows[task_id]
     update = TaskUpdate(task_id=task_id, status=task.status, revision=task.revision)
-    batch = UpdateBatch(task_ids=[task_id], updates=[update.SerializeToString()])
-    await store.publish(redis_keys.UPDATES_CHANNEL, batch.SerializeToString())
+    await publish_update(store, update)
 
 
 async def test_a_queued_task_is_cancelled_at_once(running: RunningGateway, management: FakeManagement) -> None:

@@ -140,6 +140,10 @@ async def test_the_description_covers_every_route_with_examples(running: Running
         ("get", "/api/events"),
         ("post", "/api/tasks/{task_id}/retry"),
         ("post", "/api/tasks/retry"),
+        ("get", "/api/workers"),
+        ("post", "/api/workers"),
+        ("get", "/api/workers/{worker_id}"),
+        ("delete", "/api/workers/{worker_id}"),
         ("get", "/api/task-types"),
         ("get", "/api/task-types/{name}"),
         ("get", "/api/stats"),
@@ -152,6 +156,8 @@ async def test_the_description_covers_every_route_with_examples(running: Running
     assert body["schema"]["discriminator"]["mapping"]["word_count"] == "#/components/schemas/word_count"
     assert submit["responses"]["201"]["content"]["application/json"]["schema"]["example"] == {"task_id": 1_000_001}
     assert "422" not in submit["responses"]
+    wish = document["paths"]["/api/workers"]["post"]["requestBody"]
+    assert wish["required"] is False
     assert "application/problem+json" in submit["responses"]["4XX"]["content"]
 
 

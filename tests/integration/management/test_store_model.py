@@ -5,7 +5,6 @@ The domain's functions are the model: every operation is done on both, on a real
 
 import asyncio
 import dataclasses
-import itertools
 import os
 import random
 from collections.abc import Awaitable, Callable, Coroutine
@@ -112,7 +111,11 @@ class Known:
     key: str
     due: bool
     removed: bool = False
-    unpublished: bool = False
+    # Changes that nobody has published: (status, attempt, revision), or None for a removal.
+    untold: list[tuple[str, int, int] | None] = dataclasses.field(default_factory=list)
+
+    def note(self) -> None:
+        self.untold.append((self.task.status.value, self.task.attempt, self.task.revision))
 
 
 class StoreModel(RuleBasedStateMachine):
@@ -185,7 +188,7 @@ class StoreModel(RuleBasedStateMachine):
         inserted, done = self.attempt_crashing(crash, lambda: self.tasks.insert([NewTask(submission, owner)]))
         is_new = task_id not in self.known and not (key and key in {known.key for known in self.known.values()})
         if not (done and is_new):
-            assert not inserted
+            assert inserted is None or not inserted.statuses
             return
         status = TaskStatus.QUEUED
         if delayed:
@@ -197,7 +200,8 @@ class StoreModel(RuleBasedStateMachine):
             status=status, max_attempts=_MAX_ATTEMPTS, attempt=int(claimed), session_id=owner if claimed else None
         )
         self.known[task_id] = Known(task, key, due=not delayed)
-        assert inserted in (None, {task_id: status.value})
+        self.known[task_id].note()
+        assert inserted is None or inserted.statuses == {task_id: status.value}
 
     @rule(task_id=_TASKS, crash=_CRASHES)
     def cancel(self, task_id: int, crash: str) -> None:
@@ -209,7 +213,7 @@ class StoreModel(RuleBasedStateMachine):
     def retry_by_hand(self, task_id: int, crash: str) -> None:
         _, done = self.attempt_crashing(crash, lambda: self.tasks.retry([task_id]))
         if done and self._apply(task_id, domain.retry_by_hand):
-            self.known[task_id].due = self.known[task_id].unpublished = True
+            self.known[task_id].due = True
 
     @rule(task_id=_TASKS)
     def remove(self, task_id: int) -> None:
@@ -219,7 +223,8 @@ class StoreModel(RuleBasedStateMachine):
         # A cancel that is not a minute old protects what it left.
         assert removed == (may_go and known is not None and not known.task.cancel_requested)
         if removed and known is not None:
-            known.removed = known.unpublished = True
+            known.removed = True
+            known.untold.append(None)
             known.task = dataclasses.replace(known.task, revision=known.task.revision + 1)
 
     # What replicas and managers do.
@@ -315,12 +320,11 @@ class StoreModel(RuleBasedStateMachine):
         """Publish what nobody has published, as the relay does, and let it go."""
         stale = self.run(self.outbox.take_stale(age=timedelta(0), limit=100))
         told = {task_id for row in stale for task_id in row.task_ids}
-        assert told == {task_id for task_id, known in self.known.items() if known.unpublished}
         states = {state.task_id: state for state in self.run(self.tasks.read_present(sorted(told)))}
         for task_id in told:
             known, state = self.known[task_id], states[task_id]
             assert (state.status, state.revision) == (known.task.status, known.task.revision)
-            known.unpublished = False
+            known.untold.clear()
         self.run(self.outbox.clear([row.outbox_id for row in stale]))
 
     # What must hold after each of them.
@@ -349,10 +353,15 @@ class StoreModel(RuleBasedStateMachine):
             self.revisions[task_id], self.attempts[task_id] = known.task.revision, known.task.attempt
 
     @invariant()
-    def the_outbox_holds_every_end_that_was_not_published(self) -> None:
-        rows = self.run(self.database.fetch(b"SELECT task_ids FROM outbox"))
-        noted = set(itertools.chain.from_iterable(row[0] for row in rows))
-        assert noted == {task_id for task_id, known in self.known.items() if known.unpublished}
+    def the_outbox_holds_every_change_that_was_not_published(self) -> None:
+        noted: dict[int, list[tuple[str, int, int] | None]] = {}
+        for row in self.run(self.outbox.take_stale(age=timedelta(hours=-1), limit=10_000)):
+            for place, task_id in enumerate(row.task_ids):
+                change = None
+                if row.statuses and row.attempts and row.revisions:
+                    change = (row.statuses[place], row.attempts[place], row.revisions[place])
+                noted.setdefault(task_id, []).append(change)
+        assert noted == {task_id: known.untold for task_id, known in self.known.items() if known.untold}
 
     @invariant()
     def a_completed_task_has_the_one_result_of_its_attempt(self) -> None:
@@ -373,7 +382,7 @@ class StoreModel(RuleBasedStateMachine):
 
     def _some_attempt(self, data: st.DataObject, offset: int) -> tuple[int, int]:
         task_id = data.draw(st.sampled_from([task_id for task_id, known in self.known.items() if known.task.attempt]))
-        return task_id, self.known[task_id].task.attempt + offset
+        return task_id, max(1, self.known[task_id].task.attempt + offset)
 
     def _apply(self, task_id: int, decide: Callable[[Task], Task]) -> bool:
         known = self.known.get(task_id)
@@ -383,9 +392,9 @@ class StoreModel(RuleBasedStateMachine):
             after = decide(known.task)
         except (domain.NotAllowedError, domain.StaleAttemptError):
             return False
-        if after.status in FINAL and after != known.task:
-            known.unpublished = True
         moved, known.task = after != known.task, after
+        if moved:
+            known.note()
         return moved
 
     def _end(self, task_id: int, attempt: int, event: TaskEvent, *, worth_retrying: bool = True) -> bool:

@@ -24,7 +24,7 @@ from tests.support.task_rows import SESSION, Rows, report, submission
 async def test_a_task_stored_for_a_live_session_is_processing_at_once(tasks: TaskRepository, rows: Rows) -> None:
     await rows.session()
     inserted = await tasks.insert([NewTask(submission(1), SESSION), NewTask(submission(2))])
-    assert inserted == {1: "processing", 2: "queued"}
+    assert inserted.statuses == {1: "processing", 2: "queued"}
     assert await rows.read(1, "attempt", "session_id", "revision") == (1, SESSION, 1)
 
 
@@ -33,19 +33,20 @@ async def test_a_task_stored_for_an_ended_session_is_queued_by_the_same_statemen
 ) -> None:
     await rows.session()
     assert await executors.end_session(SESSION, beat=0)
-    assert await tasks.insert([NewTask(submission(1), SESSION)]) == {1: "queued"}
+    assert (await tasks.insert([NewTask(submission(1), SESSION)])).statuses == {1: "queued"}
     assert await rows.read(1, "attempt", "session_id") == (0, None)
 
 
 async def test_storing_a_task_twice_is_storing_it_once(tasks: TaskRepository, rows: Rows) -> None:
     await rows.queued(1)
-    assert await tasks.insert([NewTask(submission(1, data=b'{"other":1}')), NewTask(submission(2))]) == {2: "queued"}
+    inserted = await tasks.insert([NewTask(submission(1, data=b'{"other":1}')), NewTask(submission(2))])
+    assert inserted.statuses == {2: "queued"}
     assert await rows.read(1, "data") == b"{}"
 
 
 async def test_a_delayed_task_is_scheduled_and_becomes_due(tasks: TaskRepository, rows: Rows) -> None:
     await rows.session()
-    assert await tasks.insert([NewTask(submission(1, delay_ms=60_000), SESSION)]) == {1: "scheduled"}
+    assert (await tasks.insert([NewTask(submission(1, delay_ms=60_000), SESSION)])).statuses == {1: "scheduled"}
     assert await tasks.promote_due() == []
     await rows.set(1, "run_at = now()")
     assert [(change.task_id, change.status) for change in await tasks.promote_due()] == [(1, "queued")]
@@ -53,7 +54,7 @@ async def test_a_delayed_task_is_scheduled_and_becomes_due(tasks: TaskRepository
 
 async def test_an_idempotency_key_belongs_to_the_first_task(tasks: TaskRepository) -> None:
     await tasks.insert([NewTask(submission(1, idempotency_key="k", fingerprint=b"f"))])
-    assert await tasks.insert([NewTask(submission(2, idempotency_key="k", fingerprint=b"g"))]) == {}
+    assert (await tasks.insert([NewTask(submission(2, idempotency_key="k", fingerprint=b"g"))])).statuses == {}
     assert await tasks.find_by_keys(["k", "unknown"]) == {"k": (1, b"f")}
 
 
@@ -137,10 +138,13 @@ async def test_failures_are_retried_until_the_last_attempt(tasks: TaskRepository
     await rows.processing(1, max_attempts=2)
     [change] = await tasks.end_attempts([Ending(TaskEvent.ATTEMPT_FAILED, report(1, 1, OUTCOME_FAILED))])
     assert change.status == "retrying"
-    assert await rows.outbox() == []
+    assert await rows.outbox() == [[1]]
+    await rows.clear_outbox()
     await rows.set(1, "run_at = now()")
     await tasks.promote_due()
     await tasks.claim(pool="cpu", types=["noop"], slots=[SESSION])
+    assert await rows.outbox() == [[1], [1]]
+    await rows.clear_outbox()
     [change] = await tasks.end_attempts([Ending(TaskEvent.ATTEMPT_FAILED, report(1, 2, OUTCOME_FAILED))])
     assert (change.status, change.error) == ("failed", '{"code": "handler_error", "message": "no luck"}')
     assert await rows.outbox() == [[1]]
@@ -193,7 +197,7 @@ async def test_tasks_of_an_ended_session_are_rescued_and_the_third_loss_is_final
     changes = {change.task_id: change.status for change in await tasks.rescue()}
     assert changes == {1: "queued", 2: "failed", 3: "cancelled"}
     assert await rows.read(1, "failures", "replica_losses", "attempt") == (0, 1, 1)
-    assert sorted(await rows.outbox()) == [[2, 3]]
+    assert (await rows.outbox())[-1] == [1, 2, 3]
 
 
 async def test_tasks_of_a_session_without_a_row_are_rescued(tasks: TaskRepository, rows: Rows) -> None:
@@ -241,7 +245,7 @@ async def test_only_a_finished_task_is_removed_and_not_right_after_its_cancel(
     await rows.set(1, "cancel_requested_at = now() - interval '61 seconds'")
     assert await tasks.remove(1)
     assert await tasks.get(1) is None
-    assert await tasks.insert([NewTask(submission(1))]) == {}
+    assert (await tasks.insert([NewTask(submission(1))])).statuses == {}
 
 
 async def test_an_unstorable_task_becomes_a_failed_row(tasks: TaskRepository, rows: Rows) -> None:

@@ -189,10 +189,10 @@ async def test_a_sigterm_that_races_with_the_end_hits_no_neighbour(tmp_path: Pat
         cancelled = set()
         while len(bench.finished) < 80:
             for worker in bench.pool.workers():
-                for task_id, number in worker.running:
-                    if task_id % 2 == 0 and task_id not in cancelled:
-                        cancelled.add(task_id)
-                        bench.pool.cancel(task_id, number)
+                for running in worker.running:
+                    if running.task_id % 2 == 0 and running.task_id not in cancelled:
+                        cancelled.add(running.task_id)
+                        bench.pool.cancel(running.task_id, running.attempt)
             await asyncio.sleep(0.01)
         ends = {i: bench.finished[i, 1].outcome for i in range(80)}
         assert {ends[i] for i in range(1, 80, 2)} == {Outcome.COMPLETED}

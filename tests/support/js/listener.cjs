@@ -15,7 +15,7 @@ function listen() {
     auth: (give) => give({ ...wish.auth, ...(wish.resume && cursor ? { cursor } : {}) }),
   });
   socket.onAny((event, data, place) => {
-    cursor = place ?? cursor;
+    cursor = event === "snapshot" ? place : (place ?? cursor);
     print(event, data, place);
   });
   socket.on("connect", () => print("connect", socket.io.engine.transport.name));

@@ -148,6 +148,16 @@ def test_a_lower_target_is_reached_once_recalls_are_answered(
     assert managers.open_total <= after.total + after.total // 2
 
 
+def test_demand_for_a_worker_that_is_gone_is_asked_back() -> None:
+    managers = Managers()
+    managers.join(1)
+    managers.plan(Target(8))
+    assert [grant.recall for grant in managers.plan(Target(7))] == [True]
+    managers.answer_recall(1)
+    managers.plan(Target(7))
+    assert managers.open(1) == 7
+
+
 def test_demand_is_split_evenly_between_managers() -> None:
     managers = Managers()
     managers.join(1)

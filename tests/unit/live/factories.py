@@ -44,6 +44,10 @@ class ScriptedSource:
         # Entries before this one are not kept.
         self.kept_from = 0
 
+    @property
+    def position(self) -> Cursor:
+        return Cursor(len(self.log), 0, 0)
+
     async def ready(self) -> None:
         pass
 

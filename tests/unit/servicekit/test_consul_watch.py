@@ -79,6 +79,13 @@ def entries(live: list[socket.socket]) -> list[dict[str, Any]]:
     return [entry(f"x-{number}", port_of(listener)) for number, listener in enumerate(live)]
 
 
+async def test_those_whose_checks_fail_are_followed_as_well_if_that_is_wanted(agent: FakeAgent) -> None:
+    consul = open_consul("http://127.0.0.1:8500", "the-token", transport=agent)
+    await ConsulWatch(consul, "x", passing=False).follow()
+    await consul.close()
+    assert "passing" not in agent.asked[0]
+
+
 async def test_the_passing_replicas_are_followed_by_blocking_queries(watch: ConsulWatch, agent: FakeAgent) -> None:
     agent.answer = agent.listing(7, [entry("x-1", 80, replica="1"), entry("x-0", 81, host="")])
     await watch.follow()

@@ -9,10 +9,12 @@ from execution_service.workers.autopsy import Death
 from execution_service.workers.durations import Durations
 from execution_service.workers.frames import TypeTime
 from execution_service.workers.held import Held
-from execution_service.workers.lane import ATTEMPTS_PER_WORKER_MAX, Lane
+from execution_service.workers.lane import ATTEMPTS_PER_WORKER_MAX, WORKERS_MAX, Lane
 from execution_service.workers.outcomes import Attempt, PoolSize
 from execution_service.workers.process import WorkerProcess
+from servicekit.errors import Conflict, Overloaded
 
+_KILLED = Death(killed=True, signal=9, exit_code=0, peak_kib=0, reason="", output="")
 _CRASH = Death(killed=False, signal=11, exit_code=0, peak_kib=0, reason="", output="")
 
 
@@ -23,7 +25,7 @@ class PretendedWorker:
         self.slots = slots
         self.began = began
         self.ready = True
-        self.killed = self.retiring = False
+        self.killed = self.retiring = self.worn = False
         self.reserved_for: Held | None = None
         self.closed_at: float | None = None
         self.seen_scans = 0
@@ -43,12 +45,15 @@ class PretendedWorker:
 class World:
     def __init__(self, processes: int, slots: int = 1) -> None:
         self.now = 100.0
+        self.starts_ready = True
         self.durations = Durations()
         self.lane = Lane("cpu", PoolSize(processes, slots), self.durations, self._start)
         self.lane.keep_size(self.now)
 
     def _start(self, lane: Lane) -> WorkerProcess:
-        return cast("WorkerProcess", PretendedWorker(lane.slots_per_process, self.now))
+        worker = PretendedWorker(lane.slots_per_process, self.now)
+        worker.ready = self.starts_ready
+        return cast("WorkerProcess", worker)
 
     @property
     def held_counts(self) -> list[int]:
@@ -60,6 +65,12 @@ class World:
             self.lane.add(held)
         self.lane.pump()
         return items
+
+    def settle(self) -> None:
+        """What the pool's scan does, and the end of those that were killed."""
+        self.lane.keep_size(self.now)
+        for worker in [worker for worker in self.lane.workers if worker.killed]:
+            self.lane.note_death(worker, _KILLED, self.now)
 
     def die(self, index: int = 0, *, after: float = 0.1) -> None:
         self.now += after
@@ -168,3 +179,140 @@ def test_a_worker_that_lived_is_replaced_at_once() -> None:
     for _ in range(5):
         world.die(after=1.5)
         assert len(world.lane.workers) == 1
+
+
+def test_a_worn_worker_goes_on_until_its_successor_is_ready() -> None:
+    world = World(1)
+    world.starts_ready = False
+    (worn,) = world.lane.workers
+    worn.worn = True
+    world.settle()
+    world.settle()
+    _, successor = world.lane.workers
+    world.add(1)
+    assert (len(worn.entries), len(successor.entries)) == (1, 0)
+    successor.ready = True
+    world.settle()
+    world.add(1)
+    assert (worn.retiring, worn.killed) == (True, False)
+    assert (len(worn.entries), len(successor.entries)) == (1, 1)
+
+
+def test_worn_workers_are_replaced_one_at_a_time_and_demand_stays_as_it_is() -> None:
+    world = World(3)
+    first = list(world.lane.workers)
+    for worker in first:
+        worker.worn = True
+    world.starts_ready = False
+    for _ in range(3):
+        assert world.lane.slots == 3
+        world.settle()
+        assert world.lane.slots == 3
+        (starting,) = (worker for worker in world.lane.workers if not worker.ready)
+        starting.ready = True
+        world.settle()
+    assert not set(first) & set(world.lane.workers)
+    world.settle()
+    assert len(world.lane.workers) == 3
+
+
+def test_no_more_workers_drain_than_there_are_to_be() -> None:
+    world = World(1)
+    _known(world, "t", 60.0)
+    for _ in range(5):
+        world.add(1)
+        world.lane.workers[-1].worn = True
+        world.settle()
+        world.settle()
+    draining, worn = world.lane.workers
+    assert (draining.retiring, worn.retiring, world.lane.slots) == (True, False, 1)
+    draining.entries.clear()
+    draining.kill()
+    for _ in range(3):
+        world.settle()
+    assert worn.retiring
+
+
+def test_a_worn_worker_goes_on_while_successors_die_at_their_start() -> None:
+    world = World(1)
+    world.starts_ready = False
+    (worn,) = world.lane.workers
+    worn.worn = True
+    world.settle()
+    for _ in range(5):
+        world.die(index=-1)
+        assert world.lane.workers[0] is worn
+        assert not worn.retiring
+        world.now += 10
+
+
+def test_of_a_worn_worker_and_its_successor_one_stays_when_another_worker_is_taken_out() -> None:
+    world = World(2)
+    worn, other = world.lane.workers
+    worn.worn = True
+    world.starts_ready = False
+    world.settle()
+    world.lane.shrink(other, force=False)
+    world.settle()
+    successor = world.lane.workers[-1]
+    assert (worn.retiring, successor.killed) == (False, False)
+    successor.ready = True
+    world.settle()
+    assert world.lane.workers == [successor]
+
+
+def test_the_successor_of_a_worn_worker_that_is_taken_out_is_not_one_too_many() -> None:
+    world = World(2)
+    worn, _ = world.lane.workers
+    worn.worn = True
+    world.starts_ready = False
+    world.settle()
+    world.lane.shrink(worn, force=False)
+    world.settle()
+    _, successor = world.lane.workers
+    successor.ready = True
+    world.settle()
+    assert len(world.lane.workers) == world.lane.slots == 1
+
+
+def test_a_pool_grows_up_to_its_bound_and_draining_workers_count_for_it() -> None:
+    world = World(WORKERS_MAX - 1)
+    world.add(WORKERS_MAX - 1)
+    world.lane.grow()
+    with pytest.raises(Overloaded) as caught:
+        world.lane.grow()
+    assert caught.value.code == "too_many_workers"
+    world.lane.shrink(world.lane.workers[0], force=False)
+    with pytest.raises(Overloaded):
+        world.lane.grow()
+    world.lane.workers[0].entries.clear()
+    world.lane.workers[0].kill()
+    world.settle()
+    world.lane.grow()
+    assert world.lane.target == len(world.lane.workers) == WORKERS_MAX
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_the_last_worker_of_a_pool_stays(force: bool) -> None:
+    world = World(2)
+    first, second = world.lane.workers
+    world.lane.shrink(first, force=force)
+    world.lane.shrink(first, force=force)
+    with pytest.raises(Conflict) as caught:
+        world.lane.shrink(second, force=force)
+    assert caught.value.code == "last_worker"
+    world.settle()
+    assert world.lane.workers == [second]
+    assert (world.lane.slots, second.retiring) == (1, False)
+
+
+def test_a_worker_that_was_started_for_one_attempt_is_not_counted_when_it_is_taken_out() -> None:
+    world = World(1)
+    (held,) = world.add(1, isolated=True)
+    world.lane.keep_size(world.now)
+    world.lane.shrink(world.lane.workers[1], force=True)
+    world.settle()
+    regular, fresh = world.lane.workers
+    assert (world.lane.target, regular.killed) == (1, False)
+    # Not started yet, the attempt is not lost with it.
+    assert fresh.reserved_for is held

@@ -16,12 +16,12 @@ from execution_service.workers.failures import (
 )
 from execution_service.workers.frames import LogLine, LogReport, TypeTime
 from execution_service.workers.handler_log import HandlerLog
-from execution_service.workers.outcomes import CancelReceipt, EndedBy, Outcome
+from execution_service.workers.outcomes import CancelReceipt, EndedBy, Outcome, WorkerState
 from execution_service.workers.output import LINE_BYTES_MAX, LINES_PER_SECOND, WorkerOutput
 from execution_service.workers.rate_limit import RateLimit
 from execution_service.workers.slots_page import SlotsPage
 from headrace.tasks import PermanentError, SoftTimeoutError, TransientError, UnstorableResultError
-from headrace.v1 import task_pb2
+from headrace.v1 import execution_pb2, task_pb2
 
 
 def test_outcomes_are_numbered_as_in_the_contract() -> None:
@@ -30,6 +30,9 @@ def test_outcomes_are_numbered_as_in_the_contract() -> None:
         name.removeprefix("OUTCOME_"): number
         for name, number in task_pb2.Outcome.items()
         if number not in on_record_alone
+    }
+    assert {item.name: item.value for item in WorkerState} == {
+        name.removeprefix("STATE_"): number for name, number in execution_pb2.Worker.State.items() if number
     }
     never_seen_here = (task_pb2.CancelReceipt.ENDED_BY_UNSPECIFIED, task_pb2.CancelReceipt.ENDED_BY_SESSION_END)
     assert {item.name: item.value for item in EndedBy} == {
