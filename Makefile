@@ -22,6 +22,15 @@ $(STAMP): requirements.lock pyproject.toml
 .PHONY: setup
 setup: $(STAMP) ## Create .venv with everything in it
 
+# The JavaScript clients of the tests. npm is that of the machine, or comes as a wheel.
+JS := $(VENV)/js/.ready
+
+$(JS): tests/support/js/package-lock.json tests/support/js/node.lock | $(STAMP)
+	$(BIN)/python -m tests.support.javascript
+
+.PHONY: js
+js: $(JS) ## Install the JavaScript clients that tests use
+
 .PHONY: demo
 demo: $(STAMP) ## Start a fresh cluster, run real tasks of every type, show them live, stop
 	$(BIN)/headrace demo
@@ -31,7 +40,7 @@ up: $(STAMP) ## Start a cluster on this machine (Ctrl-C stops it)
 	$(BIN)/headrace up
 
 .PHONY: test
-test: $(STAMP) ## Run all tests but the long fault scenarios
+test: $(STAMP) $(JS) ## Run all tests but the long fault scenarios
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder -m "not alone" --ignore tests/faults
 	$(BIN)/pytest -m "alone or quick"
 

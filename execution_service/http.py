@@ -10,6 +10,7 @@ from starlette.routing import Route
 from servicekit.http.problems import EXCEPTION_HANDLERS
 from servicekit.http.server import HttpServer
 from servicekit.live import sse
+from servicekit.live.socketio.server import SocketIOServer
 from servicekit.live.streams import LiveStreams
 from servicekit.live.websocket import socket_routes
 
@@ -18,8 +19,9 @@ CONNECTIONS_MAX = 500
 GRACE = timedelta(seconds=1)
 
 
-def live_server(streams: LiveStreams, host: str, port: int) -> HttpServer:
-    return HttpServer(_app(streams), host, port, connections_max=CONNECTIONS_MAX, grace=GRACE)
+def live_server(streams: LiveStreams, socketio: SocketIOServer, host: str, port: int) -> HttpServer:
+    app = socketio.wrap(_app(streams))
+    return HttpServer(app, host, port, connections_max=CONNECTIONS_MAX, grace=GRACE)
 
 
 def _app(streams: LiveStreams) -> Starlette:

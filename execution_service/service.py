@@ -28,6 +28,7 @@ from servicekit.clock import SystemClock
 from servicekit.errors import NotFound
 from servicekit.grpc_server import GrpcServer
 from servicekit.live.hub import Hub
+from servicekit.live.socketio.server import SocketIOServer
 from servicekit.live.streams import LiveStreams
 from servicekit.loops import BackgroundLoop
 from servicekit.migrations import migrate
@@ -100,7 +101,8 @@ class ExecutionService:
         )
         # Known once it is started.
         self.http_port = 0
-        self._http = live_server(self._live, settings.host, settings.http_port)
+        self._socketio = SocketIOServer(self._live)
+        self._http = live_server(self._live, self._socketio, settings.host, settings.http_port)
         self._sweeper = ResultSweeper(store, keep=settings.retention + KEEP_LONGER)
         self._beats = BackgroundLoop("heartbeat", self._beat, interval=BEAT_SECONDS, jitter=0)
         self._ticks = BackgroundLoop("stream_watch", self._tick, interval=TICK_SECONDS, jitter=0)
@@ -167,6 +169,7 @@ class ExecutionService:
     async def stop(self, *, grace: float = 0.0) -> None:
         """Stop everything; attempts in progress are killed. Calls in progress get `grace` seconds to end."""
         self._live.close()
+        await self._socketio.drain()
         await self._http.stop()
         await self._server.stop(grace)
         outcomes = self.replica.outcomes

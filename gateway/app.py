@@ -39,4 +39,4 @@ def create_app(gateway: Gateway) -> ASGIApp:
     app.router.routes.extend(socket_routes())
     routes = [*app.routes, *(route for router in routers for route in router.routes)]
     app.state.routes = [route for route in routes if isinstance(route, Route)]
-    return RequestShell(app, gateway.metrics, gateway.interrupts)
+    return RequestShell(gateway.socketio.wrap(app), gateway.metrics, gateway.interrupts)

@@ -20,6 +20,7 @@ from gateway.stream import SubmissionStream
 from gateway.submissions import Submissions
 from gateway.waiting import TaskWaiter
 from servicekit.live.hub import Hub
+from servicekit.live.socketio.server import SocketIOServer
 from servicekit.live.streams import LiveStreams
 from servicekit.readiness import Readiness
 from servicekit.updates import UpdateFeed
@@ -66,6 +67,7 @@ class Gateway:
         self.live = LiveStreams(
             self.hub, self.live_source, require_type=self._require_type, is_draining=lambda: self.draining
         )
+        self.socketio = SocketIOServer(self.live)
         self.interrupts = Interrupts()
         self.readiness = Readiness()
         self.readiness.add_flag("catalog", lambda: self.catalog.loaded)
@@ -100,6 +102,7 @@ class Gateway:
         """End what would last: live streams and waits. Requests that were begun are still answered."""
         self.draining = True
         self.live.close()
+        await self.socketio.drain()
         await self.live_source.stop()
         await self.feed.stop()
 

@@ -89,6 +89,7 @@ def _families(gateway: Gateway) -> Iterable[tuple[str, str, str, Iterable[Sample
         ("headrace_update_feed_connected", "gauge", "Whether live updates arrive.", gateway.feed.connected),
         ("headrace_update_listeners", "gauge", "Subscriptions to live updates.", gateway.listeners),
         ("headrace_websockets_open", "gauge", "Open WebSockets.", len(gateway.live.sockets)),
+        ("headrace_socketio_clients", "gauge", "Clients of Socket.IO.", len(gateway.socketio)),
         ("headrace_event_streams_open", "gauge", "Open streams of events.", len(gateway.live.event_streams)),
     ):
         yield name, kind, text, [({}, float(value))]

@@ -57,6 +57,8 @@ class BoundedSocketProtocol(WebSocketsSansIOProtocol):
             # A peer that reads nothing is not waited for; it has CLOSE_SECONDS to read why.
             self.writable.set()
         await super().send(message)
+        if message["type"] == "websocket.http.response.body" and self.close_sent:
+            self.handshake_complete = True  # or uvicorn complains that a handshake was left open, which was refused
 
     async def run_asgi(self) -> None:
         await super().run_asgi()

@@ -46,7 +46,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "subscribe": ("type", "filter", "cursor", "ref"),
     "unsubscribe": ("type", "ref"),
 }
-_FILTER_FIELDS = ("types", "statuses", "ids")
+FILTER_FIELDS = ("types", "statuses", "ids")
 
 
 class BadMessage(InvalidArgument):
@@ -60,7 +60,7 @@ class BadMessage(InvalidArgument):
 def decode_message(text: str) -> ClientMessage:
     """Read a message of a client. Raises BadMessage."""
     try:
-        value = _decode(text)
+        value = require_object(decode_json(text))
         ref = _ref(value)
     except InvalidArgument as error:
         raise BadMessage(error) from None
@@ -76,7 +76,7 @@ def decode_filter(value: Any, pointer: str) -> Filter:
         return Filter()
     if not isinstance(value, dict):
         raise _invalid(pointer, "type", "Expected an object.", code="invalid_filter")
-    _require_known(value, _FILTER_FIELDS, pointer)
+    require_known(value, FILTER_FIELDS, pointer)
     return Filter(
         types=_items(value, "types", pointer, _type_name, TYPES_MAX),
         statuses=_items(value, "statuses", pointer, _status, len(STATUSES)),
@@ -140,7 +140,8 @@ def _event(name: str, data: dict[str, Any]) -> str:
     return msgspec.json.encode({"event": name, "data": data}).decode()
 
 
-def _decode(text: str) -> dict[str, Any]:
+def decode_json(text: str) -> Any:
+    """Read JSON that holds nothing that could not be stored. Raises InvalidArgument."""
     try:
         value = msgspec.json.decode(text)
     except msgspec.ValidationError:
@@ -149,11 +150,24 @@ def _decode(text: str) -> dict[str, Any]:
         raise _invalid("", "too_deep", "The message is nested too deeply.") from None
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
         raise _malformed(text, error) from None
-    if not isinstance(value, dict):
-        raise _invalid("", "object_expected", "Expected a JSON object.")
     if "\\u0000" in text and (nul := find_string(value, has_nul)) is not None:
         raise _invalid(nul, "nul_character", "The string holds a NUL character.")
     return value
+
+
+def require_object(value: Any) -> dict[str, Any]:
+    """Raises InvalidArgument."""
+    if not isinstance(value, dict):
+        raise _invalid("", "object_expected", "Expected a JSON object.")
+    return value
+
+
+def require_known(value: dict[str, Any], known: Collection[str], pointer: str) -> None:
+    """Refuse fields that there are not. Raises InvalidArgument."""
+    for name in value:
+        if name not in known:
+            hint = nearest(name, known) or f" Known are {', '.join(known)}."
+            raise _invalid(child(pointer, name), "unknown_field", f"There is no such field.{hint}")
 
 
 def _malformed(text: str, error: Exception) -> InvalidArgument:
@@ -177,18 +191,11 @@ def _message(value: dict[str, Any], ref: str | None) -> ClientMessage:
     if known is None:
         hint = nearest(kind, _FIELDS) if isinstance(kind, str) else ""
         raise _invalid("/type", "unknown_message_type", f"Expected one of {', '.join(_FIELDS)}.{hint}")
-    _require_known(value, known, "")
+    require_known(value, known, "")
     if kind == "unsubscribe":
         return Unsubscribe(ref)
     wanted = decode_filter(value.get("filter"), "/filter")
     return Subscribe(wanted, decode_cursor(value.get("cursor"), "/cursor"), ref)
-
-
-def _require_known(value: dict[str, Any], known: Collection[str], pointer: str) -> None:
-    for name in value:
-        if name not in known:
-            hint = nearest(name, known) or f" Known are {', '.join(known)}."
-            raise _invalid(child(pointer, name), "unknown_field", f"There is no such field.{hint}")
 
 
 def _items(

@@ -14,6 +14,7 @@ import pytest_asyncio
 from headrace.local.cluster import LocalCluster
 from tests.conftest import PROBE_TASKS
 from tests.support.api import Api
+from tests.support.javascript import Heard, javascript_client
 from tests.support.side_effects import SideEffects
 from tests.support.waiting import wait_until
 
@@ -182,3 +183,34 @@ async def wait_for_submission(api: Api) -> int:
 
 async def all_have_results(cluster: LocalCluster, ids: list[int]) -> bool:
     return await count_results(cluster, ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("resume", [False, True], ids=["anew", "resuming"])
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+async def test_a_page_comes_back_by_itself_to_a_gateway_that_was_killed(
+    mortal_cluster: LocalCluster, api: Api, effects: SideEffects, transport: str, resume: bool
+) -> None:
+    """However it comes back, its picture of each task goes on without a gap: by the next revision or a snapshot."""
+    address = f"{mortal_cluster.gateway_url}/append_line"
+    known: dict[int, int] = {}
+    async with javascript_client(address, options={"transports": [transport]}, resume=resume) as listener:
+        await listener.hear("snapshot")
+        [task_id] = await start_tasks(api, effects, count=1, seconds=2)
+        while task_id not in known:
+            _take(known, await listener.hear("snapshot", "task_update"))
+        mortal_cluster.kill(mortal_cluster.process("gateway"))
+        await listener.hear("disconnect")
+        await listener.hear("connect")
+        final = await api.final(task_id)
+        while known[task_id] < final["revision"]:
+            _take(known, await listener.hear("snapshot", "task_update"))
+
+
+def _take(known: dict[int, int], heard: Heard) -> None:
+    """Note the newest revision of each task; updates of a task follow each other."""
+    data = heard.args[0]
+    if heard.event == "snapshot":
+        known.update({task["id"]: task["revision"] for task in data["tasks"]})
+    elif data["progress"] is None:
+        assert data["revision"] == known.get(data["id"], data["revision"] - 1) + 1, (known, heard)
+        known[data["id"]] = data["revision"]

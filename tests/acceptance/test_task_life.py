@@ -20,6 +20,7 @@ from headrace.v1.execution_pb2_grpc import ExecutionServiceStub
 from headrace.v1.management_pb2_grpc import ManagementServiceStub
 from servicekit.redis_keys import SUBMISSIONS
 from tests.support.api import Api
+from tests.support.javascript import javascript_client
 from tests.support.side_effects import SideEffects
 from tests.support.task_rows import submission
 from tests.support.waiting import wait_until
@@ -302,3 +303,24 @@ async def entries_added(client: redis.asyncio.Redis) -> int:
     """How many entries the stream of submissions ever got."""
     info: Any = await client.xinfo_stream(SUBMISSIONS)
     return int(info["entries-added"])
+
+
+async def test_a_page_follows_a_task_type_by_socket_io(cluster: LocalCluster, api: Api) -> None:
+    """At the gateway from the first to the last revision; at the replica that runs it, where it is run."""
+    async with javascript_client(f"{cluster.gateway_url}/append_line", auth={"statuses": []}) as page:
+        refused = await page.hear("connect_error")
+        assert refused.args[1]["field"] == "/statuses"
+    async with javascript_client(f"{cluster.gateway_url}/word_count") as page:
+        await page.hear("snapshot")
+        task_id = await api.submit("word_count", {"text": "one two"})
+        updates: list[dict[str, Any]] = []
+        while not updates or updates[-1]["status"] != "completed":
+            update = (await page.hear("task_update")).args[0]
+            if update["id"] == task_id:
+                updates.append(update)
+        assert [update["revision"] for update in updates] == list(range(1, len(updates) + 1))
+        assert [update["status"] for update in updates] in (
+            ["queued", "processing", "completed"],
+            ["processing", "completed"],
+        )
+        assert updates[-1]["result"]["words"] == 2

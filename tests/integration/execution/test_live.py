@@ -11,6 +11,7 @@ from execution_service.service import ExecutionService
 from tests.integration.execution.conftest import settings_for
 from tests.integration.execution.manager import Manager
 from tests.integration.execution.messages import assignment
+from tests.support.javascript import javascript_client
 from tests.support.live import open_events, open_socket
 from tests.support.waiting import wait_until
 
@@ -90,3 +91,18 @@ async def test_a_drain_tells_the_end_of_what_runs_before_it_ends_the_streams(pos
             assert (await socket.update())["status"] == "completed"
             assert await socket.closed() == 1012
             await draining
+
+
+async def test_pages_follow_a_replica_by_socket_io(service: ExecutionService, manager: Manager) -> None:
+    await wait_until(lambda: manager.open("cpu") == 2)
+    address = f"http://127.0.0.1:{service.http_port}"
+    async with javascript_client(f"{address}/nap") as page, javascript_client(f"{address}/absent") as stranger:
+        assert (await stranger.hear("connect_error")).args[1]["code"] == "invalid_namespace"
+        assert (await page.hear("snapshot")).args[0]["tasks"] == []
+        manager.assign([assignment(1, type_name="nap", data={"seconds": 0.3}), assignment(2)])
+        updates = [(await page.hear("task_update")).args for _ in range(3)]
+        assert [(data["id"], data["status"], cursor) for data, cursor in updates] == [
+            (1, "processing", None),
+            (1, "processing", None),
+            (1, "completed", None),
+        ]
