@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 _SOURCES = Path(__file__).parent / "js"
 _INSTALLED = Path(sys.prefix) / "js"
 _STAMP = _INSTALLED / ".ready"
@@ -68,7 +70,8 @@ class Listener:
 @asynccontextmanager
 async def javascript_client(url: str, **wish: Any) -> AsyncIterator[Listener]:
     """Listen with Node: by Socket.IO with `options`, `auth` and `resume`, or by a `raw` WebSocket."""
-    assert _STAMP.exists(), "the JavaScript clients are not installed: run `make js`"
+    if not _STAMP.exists():
+        pytest.skip("the JavaScript clients are not installed: `make js` says why")
     process = await asyncio.create_subprocess_exec(
         _node(),
         _SOURCES / "listener.cjs",
@@ -94,8 +97,13 @@ def install() -> None:
     _INSTALLED.mkdir(exist_ok=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(_SOURCES / name, _INSTALLED)
-    subprocess.run([*_npm(), "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=_INSTALLED, check=True)
-    _STAMP.touch()
+    try:
+        subprocess.run([*_npm(), "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=_INSTALLED, check=True)
+    except subprocess.CalledProcessError:
+        # A machine that reaches PyPI alone runs all other tests.
+        sys.stderr.write("The npm registry could not be reached: tests with JavaScript clients will be skipped.\n")
+    else:
+        _STAMP.touch()
 
 
 def _machine_node() -> str | None:
