@@ -8,7 +8,7 @@ its end nothing else is taken on, and it starts when all else has ended, or afte
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -83,6 +83,7 @@ class AttemptTable:
         self._refused: OrderedDict[Key, float] = OrderedDict()
         # Attempts without an outcome, by pool: what counts against the demand.
         self._unfinished: Counter[str] = Counter()
+        self._unfinished_types: Counter[tuple[str, str]] = Counter()
         self._solitary: Held | None = None
         self._solitary_since = 0.0
 
@@ -96,6 +97,11 @@ class AttemptTable:
 
     def unfinished(self, pool: str) -> int:
         return self._unfinished[pool]
+
+    def unfinished_but(self, pool: str, is_left_out: Callable[[str], bool]) -> int:
+        """How many are unfinished in the pool, without those of some types."""
+        items = self._unfinished_types.items()
+        return sum(count for (of_pool, name), count in items if count and of_pool == pool and not is_left_out(name))
 
     @property
     def solitary(self) -> Held | None:
@@ -139,7 +145,7 @@ class AttemptTable:
             return
         if work.solitary:
             self._solitary, self._solitary_since = held, now
-        self._unfinished[work.pool] += 1
+        self._count(held, 1)
         if work.attempt > round_base + 1:
             held.phase = Phase.CHECKING
             intake.check.append(held)
@@ -242,7 +248,7 @@ class AttemptTable:
                 self._drop(held)
             elif held.phase is Phase.IN_POOL:
                 held.phase = Phase.LOST
-                self._unfinished[held.pool] -= 1
+                self._count(held, -1)
 
     def drop_lost(self) -> None:
         """A new session begins: no outcome of the last one can come any more."""
@@ -260,14 +266,18 @@ class AttemptTable:
 
     def _finish(self, held: Held) -> None:
         if held.phase is not Phase.LOST:
-            self._unfinished[held.pool] -= 1
+            self._count(held, -1)
         held.phase, held.work = Phase.FINISHED, None
 
     def _drop(self, held: Held) -> None:
         del self._held[held.task_id]
         held.work = None
         if held.phase in (*_UNSTARTED, Phase.IN_POOL):
-            self._unfinished[held.pool] -= 1
+            self._count(held, -1)
+
+    def _count(self, held: Held, change: int) -> None:
+        self._unfinished[held.pool] += change
+        self._unfinished_types[held.pool, held.type] += change
 
     def _forget_refusals(self, now: float) -> None:
         while self._refused:

@@ -16,11 +16,10 @@ IDLE_SECONDS = 1.0
 RECALL_SECONDS = 1.0
 # A manager that does not answer at all does not read what we send.
 RECALL_UNANSWERED_SECONDS = 5.0
-# About this many of the latest assignments decide what counts as the recent mean duration.
+# About this many of the latest assignments decide what may come next.
 RECENT_TASKS = 200
-# The mean is unknown while more than this part of them is of types that were never measured. Below it they may be
-# types that never end well, and must not hold up the others.
-UNMEASURED_PART_MAX = 0.1
+# What came before says nothing of what comes after a pause of this length.
+RECENT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,39 +45,46 @@ class Target:
 NOTHING = Target(0)
 
 
-def prefetch(slots: int, mean_seconds: float | None) -> int:
-    """Tasks worth about PREFETCH_SECONDS of work; none for long tasks and for those never measured."""
-    if mean_seconds is None or mean_seconds > PREFETCH_SECONDS:
-        return 0
-    return min(PREFETCH_MAX, int(slots * PREFETCH_SECONDS / max(mean_seconds, 1e-6)))
+def prefetch(slots: int, mean_seconds: float, *, long_part: float = 0.0) -> int:
+    """Tasks worth about PREFETCH_SECONDS for each of the slots.
+
+    Where a part of what comes is long, so few that this takes no more than half of the slots.
+    """
+    count = min(PREFETCH_MAX, int(slots * PREFETCH_SECONDS / max(mean_seconds, 1e-6)))
+    return min(count, int(slots / (2 * long_part))) if long_part else count
 
 
 class RecentTypes:
-    """Which types a pool was given lately, to weigh their durations with."""
+    """Which types a pool was given lately: those may come next."""
 
     def __init__(self) -> None:
         self._weights: dict[str, float] = {}
+        self._noted_at = float("-inf")
 
-    def note(self, counts: Mapping[str, int]) -> None:
+    def note(self, counts: Mapping[str, int], *, now: float) -> None:
         keep = 0.5 ** (sum(counts.values()) / (RECENT_TASKS / 2))
         faded = {name: weight * keep for name, weight in self._weights.items() if weight * keep >= 0.1}
         for name, count in counts.items():
             faded[name] = faded.get(name, 0.0) + min(count, RECENT_TASKS)
         self._weights = faded
+        self._noted_at = now
 
-    def mean(self, mean_of: Callable[[str], float | None]) -> float | None:
-        """Mean duration of the recent tasks; None while too many of them are of types never measured."""
-        total = measured = unmeasured = 0.0
-        for name, weight in self._weights.items():
-            seconds = mean_of(name)
-            if seconds is None:
-                unmeasured += weight
-            else:
-                measured += weight
-                total += weight * seconds
-        if not measured or unmeasured > UNMEASURED_PART_MAX * (measured + unmeasured):
-            return None
-        return total / measured
+    def prefetch(self, slots: int, mean_of: Callable[[str], float | None], *, now: float) -> int:
+        """How much to ask for beyond what starts at once, with `slots` that no long task takes.
+
+        None after a pause: more than starts at once is worth holding only while tasks keep coming. Types that were
+        never measured count as long.
+        """
+        if slots <= 0 or now - self._noted_at >= RECENT_SECONDS:
+            return 0
+        total = sum(self._weights.values())
+        means = ((weight, mean_of(name)) for name, weight in self._weights.items())
+        short = [(weight, mean) for weight, mean in means if mean is not None and mean <= PREFETCH_SECONDS]
+        weight = sum(weight for weight, _ in short)
+        if not weight:
+            return 0
+        mean = sum(weight * mean for weight, mean in short) / weight
+        return prefetch(slots, mean, long_part=(total - weight) / total)
 
 
 @dataclass(slots=True)
@@ -137,6 +143,7 @@ class _Plan:
         if line.open == 0:
             line.unused_since = self.now
         line.granted += count
+        line.recalled_at = float("-inf")
         self.changed[stream] = Grant(stream, self.pool, line.granted, recall=False)
 
     def recall(self, stream: int, line: Line) -> None:

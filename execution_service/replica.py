@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from execution_service.attempts import AttemptTable, Held, Intake, Key, Phase
-from execution_service.demand import NOTHING, DemandBook, RecentTypes, Target, prefetch
+from execution_service.demand import NOTHING, DemandBook, RecentTypes, Target
 from execution_service.outcomes import Outcomes
 from execution_service.results import EarlierResults, ResultDb
 from execution_service.rpc import mapping
@@ -46,6 +46,8 @@ class Workers(Protocol):
 
     def slots(self, pool: str) -> int: ...
     def mean_seconds(self, type_name: str) -> float | None: ...
+    def is_short(self, type_name: str) -> bool: ...
+    def stuck(self, pool: str) -> int: ...
     def submit(self, attempts: Sequence[Attempt]) -> None: ...
     def cancel(self, task_id: int, attempt: int) -> None: ...
     def abandon(self, keys: Iterable[Key]) -> None: ...
@@ -160,13 +162,19 @@ class Replica:
             for grant in self.demand.plan(pool, self._target(pool), held=held, fit=fit, now=now):
                 self.streams[grant.stream].demand(grant)
 
+    def waiting(self, pool: str) -> int:
+        """How many tasks wait for any replica, as far as managers count them. They all count the same ones."""
+        return max((stream.waiting.get(pool, 0) for stream in self.streams), default=0)
+
     def _target(self, pool: str) -> Target:
         if self.draining or self.session.ended or not self.can_store or self.outcomes.is_full:
             return NOTHING
         if self.table.solitary is not None:
             return NOTHING
-        slots = self._workers.slots(pool)
-        return Target(slots, prefetch(slots, self._recent[pool].mean(self._workers.mean_seconds)))
+        workers = self._workers
+        slots = workers.slots(pool)
+        free = slots - self.table.unfinished_but(pool, workers.is_short) - workers.stuck(pool)
+        return Target(slots, self._recent[pool].prefetch(free, workers.mean_seconds, now=self._clock.monotonic()))
 
     def _hello(self) -> execution_pb2.Hello:
         return execution_pb2.Hello(
@@ -301,7 +309,7 @@ class Replica:
         for held in intake.check:
             by_pool.setdefault(held.pool, Counter())[held.type] += 1
         for pool, counts in by_pool.items():
-            self._recent[pool].note(counts)
+            self._recent[pool].note(counts, now=self._clock.monotonic())
 
     def _found(self, copied: Sequence[Held]) -> None:
         self.outcomes.end_unstarted(self.table.finish_unstarted(copied), Outcome.COMPLETED)

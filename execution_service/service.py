@@ -15,6 +15,7 @@ from execution_service.replica import Replica
 from execution_service.results import ResultSweeper
 from execution_service.rpc import mapping
 from execution_service.rpc.servicer import SERVICE_NAME, ExecutionServicer
+from execution_service.scaling import WorkerScaling
 from execution_service.settings import ExecutionSettings
 from execution_service.workers.environment import worker_environment
 from execution_service.workers.lease_page import LeasePage
@@ -44,6 +45,7 @@ CONSUL_NAME = "headrace-execution"
 MIB = 1024 * 1024
 BEAT_SECONDS = 1.0
 TICK_SECONDS = 0.25
+EXCESS_SECONDS = 0.05
 # Reports may wait for their verdicts for so long after the grace of what runs.
 VERDICTS_SECONDS = 5.0
 FAREWELL_SECONDS = 1.0
@@ -93,6 +95,17 @@ class ExecutionService:
             clock=self._clock,
             spool_bytes_max=settings.spool_bytes,
         )
+        least, most = settings.workers_range
+        self._scaling = WorkerScaling(
+            self.workers,
+            pool="cpu",
+            least=least,
+            most=most,
+            idle_seconds=settings.workers_idle.total_seconds(),
+            waiting=self.replica.waiting,
+            on_change=self.replica.settle,
+            clock=self._clock,
+        )
         self._live = LiveStreams(
             hub,
             ReplicaSource(self.replica.table),
@@ -106,6 +119,7 @@ class ExecutionService:
         self._sweeper = ResultSweeper(store, keep=settings.retention + KEEP_LONGER)
         self._beats = BackgroundLoop("heartbeat", self._beat, interval=BEAT_SECONDS, jitter=0)
         self._ticks = BackgroundLoop("stream_watch", self._tick, interval=TICK_SECONDS, jitter=0)
+        self._excess = BackgroundLoop("excess", self._hand_back_excess, interval=EXCESS_SECONDS, jitter=0)
         self._schema: asyncio.Task[None] | None = None
         self._server = GrpcServer(settings.host, settings.grpc_port, readiness=self._readiness())
         servicer = ExecutionServicer(
@@ -133,6 +147,8 @@ class ExecutionService:
         self.http_port = await self._http.start()
         self._beats.start()
         self._ticks.start()
+        self._excess.start()
+        self._scaling.start()
         self._server.set_serving(True)
         await self._consul.register(
             ServiceRegistration(
@@ -156,6 +172,7 @@ class ExecutionService:
         grace = self._settings.grace.total_seconds()
         deadline = self._clock.monotonic() + grace + VERDICTS_SECONDS
         self._server.set_serving(False)
+        await self._scaling.stop()
         self.replica.start_draining()
         await self._leave_consul()
         await self.workers.drain(grace)
@@ -168,6 +185,8 @@ class ExecutionService:
 
     async def stop(self, *, grace: float = 0.0) -> None:
         """Stop everything; attempts in progress are killed. Calls in progress get `grace` seconds to end."""
+        await self._scaling.stop()
+        await self._excess.stop()
         self._live.close()
         await self._socketio.drain()
         await self._http.stop()
@@ -218,6 +237,9 @@ class ExecutionService:
 
     async def _tick(self) -> None:
         self.replica.tick()
+
+    async def _hand_back_excess(self) -> None:
+        self.workers.hand_back_excess()
 
     async def _stop_schema(self) -> None:
         schema, self._schema = self._schema, None

@@ -5,11 +5,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 
 from execution_service.workers.lane import WORKERS_MAX
-from servicekit.settings import Seconds, ServiceSettings
+from servicekit.settings import Seconds, ServiceSettings, variable
 
 
 def _names(value: object) -> object:
@@ -26,6 +27,11 @@ class ExecutionSettings(ServiceSettings):
     http_port: int = Field(default=0, ge=0, le=65535)
     # Worker processes of the pool `cpu`, each for one attempt at a time.
     workers: int = Field(default=2, ge=1, le=WORKERS_MAX)
+    # Fewest and most of them that the load may lead to; as many as `workers` where they are not set.
+    workers_min: int | None = Field(default=None, ge=1, le=WORKERS_MAX)
+    workers_max: int | None = Field(default=None, ge=1, le=WORKERS_MAX)
+    # After so long without need for one of the workers above `workers_min` it is retired.
+    workers_idle: Seconds = Field(default=timedelta(seconds=30), ge=timedelta(seconds=1), le=timedelta(days=1))
     # Attempts that the worker process of the pool `io` runs at once.
     io_slots: int = Field(default=64, ge=1, le=10_000)
     # A worker process is replaced after so many tasks; 0: never.
@@ -42,3 +48,20 @@ class ExecutionSettings(ServiceSettings):
     spool_bytes: int = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
     # How long finished tasks are kept; results stay a day longer.
     retention: Seconds = Field(default=timedelta(days=7), ge=timedelta(minutes=1))
+
+    @field_validator("workers_min", "workers_max")
+    @classmethod
+    def _surrounds_workers(cls, value: int | None, info: ValidationInfo) -> int | None:
+        workers = info.data.get("workers")
+        if value is None or workers is None:
+            return value
+        if info.field_name == "workers_min" and value > workers:
+            raise PydanticCustomError("workers_min", f"{value} is above {variable('workers')}, which is {workers}")
+        if info.field_name == "workers_max" and value < workers:
+            raise PydanticCustomError("workers_max", f"{value} is below {variable('workers')}, which is {workers}")
+        return value
+
+    @property
+    def workers_range(self) -> tuple[int, int]:
+        """How many fewer, and how many more than `workers` the load may lead to."""
+        return (self.workers_min or self.workers) - self.workers, (self.workers_max or self.workers) - self.workers

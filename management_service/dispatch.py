@@ -75,6 +75,10 @@ class Dispatcher:
     def demand_changed(self) -> None:
         self._loop.wake()
 
+    def nothing_waits(self, pool: str) -> bool:
+        """Whether the last claim has found too little, and nothing was heard since."""
+        return pool in self._pools and self._pools[pool].nothing_waits
+
     def may_wait(self, pools: Iterable[str]) -> None:
         """Note that these pools may have ready tasks in the queue: claim, and hand nothing over past them."""
         for name in pools:

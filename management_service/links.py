@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import grpc
@@ -113,6 +113,11 @@ class ExecutorLink:
     def cancel(self, keys: Iterable[tuple[int, int]]) -> None:
         self._out.cancels.update(keys)
         if self._out.cancels:
+            self._out.wake.set()
+
+    def tell_waiting(self, counts: Mapping[str, int]) -> None:
+        """Say how many tasks wait in each pool, where that has changed."""
+        if self._out.tell_waiting(counts):
             self._out.wake.set()
 
     def tick(self) -> None:
@@ -276,12 +281,19 @@ class _Outgoing:
         self.questions: list[pb.AttemptKey] = []
         self.cancels: set[tuple[int, int]] = set()
         self.demand_pools: set[str] = set()
+        self._waiting: dict[str, int] = {}
+        self._waiting_told: dict[str, int] = {}
         self._assignments: list[tuple[int, Sequence[pb.Assignment]]] = []
 
     def add_assignments(self, assignments: Sequence[pb.Assignment], *, heard: int, pool: str) -> None:
         self._assignments.append((heard, assignments))
         self.demand_pools.add(pool)
         self.wake.set()
+
+    def tell_waiting(self, counts: Mapping[str, int]) -> bool:
+        """Take the counts that were not told before; return whether there are any."""
+        self._waiting = {pool: count for pool, count in counts.items() if count != self._waiting_told.get(pool, 0)}
+        return bool(self._waiting)
 
     def take_unsent(self) -> list[pb.Assignment]:
         unsent = [assignment for _, group in self._assignments for assignment in group]
@@ -296,6 +308,9 @@ class _Outgoing:
         del self.verdicts[:_ITEMS_MAX], self.questions[:_ITEMS_MAX]
         message.cancels.extend(pb.AttemptKey(task_id=task_id, attempt=attempt) for task_id, attempt in self.cancels)
         self.cancels.clear()
+        message.waiting.extend(pb.WaitingTasks(pool=pool, count=count) for pool, count in self._waiting.items())
+        self._waiting_told.update(self._waiting)
+        self._waiting = {}
         self._take_groups(message)
         if not self._assignments:
             message.demand.extend(

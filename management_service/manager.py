@@ -30,6 +30,7 @@ from management_service.storage.outbox import Outbox
 from management_service.storage.tasks import TaskRepository
 from management_service.storing import TaskStore
 from management_service.upkeep import OutboxRelay, Retention, Scheduler
+from management_service.waiting import WaitingCounts
 from management_service.wakeups import WakeUps
 from servicekit.cancelling import cancel_and_wait
 from servicekit.clock import Clock
@@ -72,6 +73,7 @@ class Manager:
         self.executors = ExecutorRepository(database)
         self.publisher = Publisher(redis)
         self.dispatcher = Dispatcher(self.tasks, self.links, self.publisher)
+        self.waiting = WaitingCounts(self.tasks, self.links, self.dispatcher)
         self.sessions = SessionKeeper(self.executors)
         self.reports = ReportDesk(self.tasks, self.dispatcher, self.publisher)
         self.store = TaskStore(self.tasks, self.dispatcher)
@@ -106,13 +108,20 @@ class Manager:
         self._watch.subscribe(self._ticker.wake)
         for run in (self.publisher.run, self.sessions.run, self.reports.run, self._wakeups.run):
             self._runs.append(asyncio.create_task(run(), name=run.__qualname__))
-        parts: tuple[Part, ...] = (self._ticker, self.leases, self.dispatcher, self._takeover, self.intake)
+        parts: tuple[Part, ...] = (
+            self._ticker,
+            self.leases,
+            self.dispatcher,
+            self.waiting,
+            self._takeover,
+            self.intake,
+        )
         for part in (*parts, *self._upkeep):
             part.start()
 
     async def stop(self) -> None:
         """Take in and claim nothing more, hand back what was not sent, settle what was reported, let go."""
-        await self._stop_parts(self.intake, self._takeover, self.dispatcher, self._ticker)
+        await self._stop_parts(self.intake, self._takeover, self.waiting, self.dispatcher, self._ticker)
         await asyncio.gather(*(link.close() for link in self.links.values()))
         await self.reports.settle()
         await self.publisher.settle()

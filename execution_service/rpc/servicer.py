@@ -104,6 +104,8 @@ class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
             replica.take_questions(stream, session_id, mapping.keys(request.questions))
         if request.cancels:
             replica.take_cancels(session_id, mapping.keys(request.cancels))
+        for item in request.waiting:
+            stream.waiting[item.pool] = item.count
         replica.settle()
 
     async def ListWorkers(

@@ -33,6 +33,8 @@ class ManagerStream:
         self.number = next(_numbers)
         self.manager_id = manager_id
         self.heard_at = now
+        # Tasks that wait at the manager's, by pool.
+        self.waiting: dict[str, int] = {}
         self._echo_number = 0
         self._echoed_at: float | None = None
         self._rounds = 0

@@ -28,10 +28,12 @@ class Fate(Enum):
 class Held:
     """One attempt from `submit` to its end. Compared by identity."""
 
-    __slots__ = ("attempt", "cost", "fate", "seq", "stop_at", "terminated", "told", "worker")
+    __slots__ = ("attempt", "cost", "fate", "seq", "since", "stop_at", "terminated", "told", "worker")
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: Attempt, since: float = 0.0) -> None:
         self.attempt = attempt
+        # When it came (monotonic seconds).
+        self.since = since
         self.worker: WorkerProcess | None = None
         self.seq = 0
         # What it was counted with in the load of its worker, in seconds.

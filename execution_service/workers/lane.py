@@ -3,17 +3,22 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from execution_service.workers.autopsy import Death
 from execution_service.workers.durations import PREFETCH_SECONDS, Durations
 from execution_service.workers.frames import BATCH_BYTES
 from execution_service.workers.held import Held
-from execution_service.workers.outcomes import PoolSize
+from execution_service.workers.outcomes import LaneLoad, PoolSize
 from execution_service.workers.process import WorkerProcess
-from execution_service.workers.watch import is_stuck
+from execution_service.workers.watch import is_stuck, long_running
 from servicekit.errors import Conflict, Overloaded
 
 ATTEMPTS_PER_WORKER_MAX = 2000
+# What would wait longer than this for its turn is handed back: another replica may have room for it.
+WAIT_SECONDS_MAX = 0.1
+# Nothing is handed back before the first has waited this long: until then it is a guess from durations that vary.
+WAIT_SECONDS_MIN = 0.05
 # Of one pool, whether by the settings or by hand.
 WORKERS_MAX = 256
 # A worker that lived shorter than this delays its successor, the more often this happens in a row.
@@ -41,6 +46,11 @@ class Lane:
         self._isolated: deque[Held] = deque()
         self._quick_deaths = 0
         self._start_after = float("-inf")
+        # How many were ready at once since the target was last below that.
+        self._reached = 0
+        self._busy_sum = self._busy_looks = 0
+        # How many attempts were found to run for long though their types are short.
+        self.stuck = 0
 
     @property
     def target(self) -> int:
@@ -49,8 +59,36 @@ class Lane:
 
     @property
     def slots(self) -> int:
-        """How many attempts run at once in the workers that are there. A worker and its successor count as one."""
-        return self.slots_per_process * min(self.target, len(self._serving()))
+        """How many attempts run at once in the workers that are there. A worker and its successor count as one.
+
+        One that is to replace another counts while it starts; one that was added does when it is ready.
+        """
+        serving = self._serving()
+        return self.slots_per_process * min(self.target, len(serving), max(self._reached, _ready(serving)))
+
+    def look(self) -> None:
+        """Note how many workers are busy right now, and how many attempts take longer than they should."""
+        self.stuck = sum(self._is_short(held) for worker in self.workers for held in long_running(worker))
+        self._busy_sum += sum(1 for worker in self._serving() if worker.entries)
+        self._busy_looks += 1
+
+    def load(self) -> LaneLoad:
+        """How busy the workers were since the last call."""
+        busy = self._busy_sum / max(1, self._busy_looks)
+        self._busy_sum = self._busy_looks = 0
+        return LaneLoad(self.base, self.extra, busy, len(self._waiting) + len(self._isolated))
+
+    def resize(self, change: int) -> bool:
+        """Add workers, which `keep_size` starts, or retire idle ones; return whether anything was changed."""
+        if change > 0:
+            added = min(change, WORKERS_MAX - self.target)
+            self.extra += added
+            return added > 0
+        idle = [worker for worker in self._serving() if worker.ready and not worker.entries][:-change]
+        for worker in idle:
+            _retire(worker)
+        self.extra -= len(idle)
+        return bool(idle)
 
     def grow(self) -> WorkerProcess:
         """Start one more worker, now and for good. Raises Overloaded at the bound, which draining ones count for."""
@@ -98,6 +136,32 @@ class Lane:
                 return
         self._isolated.remove(held)
 
+    def take_excess(self, now: float) -> list[Held]:
+        """Take out what would wait for too long, as its type is long and no worker is free for it, or as short ones
+        before it fill the time of the workers that are not in a long one.
+
+        A type that was never measured gets the benefit of the doubt as long as one of them is left.
+        """
+        if not self._waiting or now - self._waiting[0].since < WAIT_SECONDS_MIN:
+            return []
+        free = self._slots_without_long()
+        room, seconds = free, free * WAIT_SECONDS_MAX
+        kept: deque[Held] = deque()
+        excess: list[Held] = []
+        for held in self._waiting:
+            if self._is_short(held):
+                seconds -= self._durations.least(held.attempt.type)
+                fits = seconds >= 0
+            elif self._durations.is_long(held.attempt.type):
+                room -= 1
+                fits = room >= 0
+            else:
+                fits = free > 0
+            (kept if fits else excess).append(held)
+        if excess:
+            self._waiting = kept
+        return excess
+
     def take_all(self) -> list[Held]:
         """Empty the queue."""
         waiting = [*self._isolated, *self._waiting]
@@ -110,12 +174,18 @@ class Lane:
         return waiting
 
     def pump(self) -> None:
-        """Give waiting attempts to workers that have room, evenly, the least loaded first."""
+        """Give waiting attempts to workers that have room, evenly, the least loaded first.
+
+        A long one takes the last worker that is not in a long one only after the short ones that are here: no more of
+        those are asked for then, and they would wait for its end.
+        """
         if not self._waiting:
             return
         open_workers = sorted((w for w in self.workers if w.ready and _counts(w)), key=_load)
         if not open_workers:
             return
+        if self.slots_per_process == 1 and sum(1 for w in open_workers if not self._is_in_long(w)) <= 1:
+            self._put_short_first()
         share = math.ceil(len(self._waiting) / len(open_workers))
         for limit in (share, ATTEMPTS_PER_WORKER_MAX):
             for worker in open_workers:
@@ -137,6 +207,7 @@ class Lane:
         Besides, start fresh ones for attempts that are to run alone.
         """
         serving = self._serving()
+        self._reached = min(self.target, max(self._reached, _ready(serving)))
         missing = self.target - len(serving)
         if missing < 0:
             self._retire_surplus(serving)
@@ -196,6 +267,26 @@ class Lane:
             worker.reserved_for = None
             self._isolated.appendleft(held)
 
+    def _is_short(self, held: Held) -> bool:
+        return self._durations.is_short(held.attempt.type)
+
+    def _is_in_long(self, worker: WorkerProcess) -> bool:
+        """Whether a worker that runs one attempt at a time has one that may be long."""
+        return is_stuck(worker) or not all(self._is_short(held) for held in islice(worker.entries.values(), 1))
+
+    def _put_short_first(self) -> None:
+        if not self._is_short(self._waiting[0]):
+            self._waiting = deque(sorted(self._waiting, key=lambda held: not self._is_short(held)))
+
+    def _slots_without_long(self) -> int:
+        """Slots, also those of workers that start just now, in which no attempt runs that is known to take long."""
+        return sum(worker.slots - len(self._long_ones(worker)) for worker in self._serving())
+
+    def _long_ones(self, worker: WorkerProcess) -> set[int]:
+        slow = {held.seq for held in long_running(worker)}
+        first = islice(worker.entries.values(), worker.slots)
+        return slow | {held.seq for held in first if self._durations.is_long(held.attempt.type)}
+
     def _take(self, worker: WorkerProcess, limit: int) -> list[Held]:
         batch: list[Held] = []
         waiting, cost_of = self._waiting, self._durations.cost
@@ -220,6 +311,10 @@ class Lane:
 
 def _counts(worker: WorkerProcess) -> bool:
     return not (worker.retiring or worker.killed or worker.reserved_for is not None or worker.closed_at is not None)
+
+
+def _ready(workers: Iterable[WorkerProcess]) -> int:
+    return sum(1 for worker in workers if worker.ready)
 
 
 def _retire(worker: WorkerProcess) -> None:

@@ -110,6 +110,16 @@ class ProgressItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
+class LaneLoad:
+    """How busy a pool is: `busy` is the mean number of busy workers since the last look, `waiting` counts attempts."""
+
+    base: int
+    extra: int
+    busy: float
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
 class PoolSize:
     """How many worker processes a pool has and how many attempts each runs at once."""
 

@@ -28,7 +28,16 @@ from execution_service.workers.held import Fate, Held
 from execution_service.workers.lane import Lane
 from execution_service.workers.lease_page import LeasePage
 from execution_service.workers.listing import describe_worker
-from execution_service.workers.outcomes import Attempt, Finished, Outcome, PoolSize, ProgressItem, WorkerInfo
+from execution_service.workers.outcomes import (
+    Attempt,
+    AttemptError,
+    Finished,
+    LaneLoad,
+    Outcome,
+    PoolSize,
+    ProgressItem,
+    WorkerInfo,
+)
 from execution_service.workers.process import Launch, WorkerProcess
 from execution_service.workers.scratch import PoolScratch
 from execution_service.workers.watch import SCAN_SECONDS, watch_worker
@@ -40,6 +49,7 @@ AttemptKey = tuple[int, int]
 
 _START_SECONDS_MAX = 15.0
 _KILL_SECONDS_MAX = 5.0
+_CROWDED_OUT = AttemptError("handed_back", "It would have waited here for too long; it goes where there is room.")
 
 log = structlog.get_logger(__name__)
 
@@ -144,11 +154,24 @@ class WorkerPool:
         """Return how long handlers of the type took lately, None while none was measured."""
         return self._durations.mean(type_name)
 
+    def is_short(self, type_name: str) -> bool:
+        """Return whether attempts of the type were measured, and take so little time that others may wait for them."""
+        return self._durations.is_short(type_name)
+
+    def stuck(self, pool: str) -> int:
+        """Return how many attempts of the pool run for long though their types are short."""
+        lane = self._lanes.get(pool)
+        return lane.stuck if lane is not None else 0
+
     def submit(self, attempts: Sequence[Attempt]) -> None:
-        """Take attempts, to be started in this order per pool. The caller bounds how many it hands in."""
+        """Take attempts, to be started in about this order per pool: what is short may come before what is long.
+
+        The caller bounds how many it hands in.
+        """
         touched = set()
+        now = time.monotonic()
         for attempt in attempts:
-            held = Held(attempt)
+            held = Held(attempt, now)
             lane = self._lanes.get(attempt.pool)
             if self._draining or lane is None:
                 self._delivery.finish((unstarted(held, Outcome.HANDED_BACK),))
@@ -211,6 +234,29 @@ class WorkerPool:
                 if self._held.pop(held.key, None) is not None:
                     self._delivery.finish((unstarted(held, Outcome.HANDED_BACK),))
         return not self._held
+
+    def load(self, pool: str) -> LaneLoad:
+        """Return how busy the pool was since the last call. Raises KeyError for an unknown pool."""
+        return self._lanes[pool].load()
+
+    def resize(self, pool: str, change: int) -> bool:
+        """Add workers to the pool, or retire idle ones; return whether anything was changed."""
+        lane = self._lanes[pool]
+        if self._draining or not lane.resize(change):
+            return False
+        self._serve(lane)
+        return True
+
+    def hand_back_excess(self) -> None:
+        """Hand back the attempts that would wait here for too long. Who submits more at a time leaves this out."""
+        now = time.monotonic()
+        for lane in self._lanes.values():
+            excess = lane.take_excess(now)
+            if excess:
+                log.info("attempts_crowded_out", pool=lane.name, count=len(excess), first=excess[0].attempt.task_id)
+                for held in excess:
+                    del self._held[held.key]
+                self._delivery.finish([unstarted(held, Outcome.HANDED_BACK, _CROWDED_OUT) for held in excess])
 
     def workers(self) -> list[WorkerInfo]:
         """Return the worker processes as they are now."""
@@ -443,6 +489,7 @@ class WorkerPool:
                     if worker.entries:
                         self._take_back(worker, watch_worker(worker, self._lease, now), lane)
                 self._serve(lane)
+                lane.look()
             self._scanned_at = now
         except Exception:
             log.exception("scan_failed")

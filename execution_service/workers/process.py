@@ -87,6 +87,8 @@ class WorkerProcess:
         # The attempt that the last scans found running, and how many did in a row.
         self.seen_running: int | None = None
         self.seen_scans = 0
+        # Where many attempts run at once: those that the last scan found running, and how many scans in a row did.
+        self.seen: dict[int, int] = {}
         # Attempts that were taken back from it; what it may still say of them is not wanted.
         self.recalled: set[tuple[int, int]] = set()
         # When it closed its connection (monotonic seconds).

@@ -1,5 +1,7 @@
 """What the pool's scan does for one worker: timeouts, stops that are not followed, attempts stuck behind another."""
 
+from itertools import islice
+
 from execution_service.workers.held import Fate, Held
 from execution_service.workers.lease_page import LeasePage, boottime
 from execution_service.workers.process import WorkerProcess
@@ -22,14 +24,23 @@ def watch_worker(worker: WorkerProcess, lease: LeasePage, now: float) -> list[He
     running = worker.page.running()
     _watch_running(worker, running, now)
     _watch_stall(worker, running, lease, now)
-    if worker.slots > 1 or worker.killed:
+    if worker.slots > 1:
+        worker.seen = {seq: worker.seen.get(seq, 0) + 1 for seq in running}
         return []
-    return _watch_behind(worker, running)
+    return [] if worker.killed else _watch_behind(worker, running)
 
 
 def is_stuck(worker: WorkerProcess) -> bool:
     """Return whether the worker has been in one attempt for longer than prefetched ones should wait."""
     return worker.slots == 1 and worker.seen_scans >= STUCK_SCANS
+
+
+def long_running(worker: WorkerProcess) -> list[Held]:
+    """Return the attempts that the last scans have all found running."""
+    entries = worker.entries
+    if worker.slots == 1:
+        return list(islice(entries.values(), 1)) if is_stuck(worker) else []
+    return [entries[seq] for seq, scans in worker.seen.items() if scans > STUCK_SCANS and seq in entries]
 
 
 def _watch_running(worker: WorkerProcess, running: dict[int, float], now: float) -> None:

@@ -38,6 +38,7 @@ class DispatchRequest(_message.Message):
     DEMAND_FIELD_NUMBER: _builtins.int
     QUESTIONS_FIELD_NUMBER: _builtins.int
     CANCELS_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     session_id: _builtins.int
     """The session that `echo`, `assignments`, `questions` and `cancels` speak of."""
     echo: _builtins.int
@@ -64,6 +65,12 @@ class DispatchRequest(_message.Message):
     def cancels(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptKey]:
         """Cancels that were asked for; repeated with each echo until the attempt is reported or refused."""
 
+    @_builtins.property
+    def waiting(self) -> _containers.RepeatedCompositeFieldContainer[Global___WaitingTasks]:
+        """Ready tasks that no replica has taken yet, for the pools where their number has changed since it was last told
+        on this stream, 0 at first. A hint: older managers tell none.
+        """
+
     def __init__(
         self,
         *,
@@ -78,14 +85,38 @@ class DispatchRequest(_message.Message):
         demand: _abc.Iterable[Global___DemandUse] | None = ...,
         questions: _abc.Iterable[Global___AttemptKey] | None = ...,
         cancels: _abc.Iterable[Global___AttemptKey] | None = ...,
+        waiting: _abc.Iterable[Global___WaitingTasks] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "attach", b"attach", "cancels", b"cancels", "claim_rounds", b"claim_rounds", "demand", b"demand", "echo", b"echo", "ended_session_id", b"ended_session_id", "heard", b"heard", "questions", b"questions", "session_id", b"session_id", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "attach", b"attach", "cancels", b"cancels", "claim_rounds", b"claim_rounds", "demand", b"demand", "echo", b"echo", "ended_session_id", b"ended_session_id", "heard", b"heard", "questions", b"questions", "session_id", b"session_id", "verdicts", b"verdicts", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DispatchRequest: _TypeAlias = DispatchRequest  # noqa: Y015
+
+@_typing.final
+class WaitingTasks(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    count: _builtins.int
+    """Of types that the replica runs, among the first 100 of the pool: more are not counted."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitingTasks: _TypeAlias = WaitingTasks  # noqa: Y015
 
 @_typing.final
 class Attach(_message.Message):

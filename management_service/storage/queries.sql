@@ -91,6 +91,19 @@ SELECT c.task_id, c.attempt, c.session_id, c.type, c.data, c.timeout_ms, c.round
        c.options, false, c.revision, c.priority, (SELECT count(*) FROM picked), noted.outbox_id
   FROM claimed c, noted;
 
+-- name: count_waiting
+-- Ready tasks by type, among the first 100 of each pool: what that costs does not grow with the queue.
+SELECT p.pool, w.type, count(*)
+  FROM unnest(%(pools)s::text[]) AS p (pool)
+ CROSS JOIN LATERAL (
+           SELECT t.type FROM tasks t
+            WHERE t.status = 'queued' AND t.pool = p.pool AND t.run_at <= now()
+              AND (t.expires_at IS NULL OR t.expires_at > now())
+            ORDER BY t.priority DESC, t.run_at, t.task_id
+            LIMIT 100
+       ) AS w
+ GROUP BY p.pool, w.type;
+
 -- name: list_solitary
 -- Pools and types of ready tasks that two replicas were lost under, while none of them is in progress.
 SELECT DISTINCT pool, type FROM tasks

@@ -1,7 +1,7 @@
 """The task rows: every statement over a batch, guarded, and safe to repeat whole."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -92,6 +92,11 @@ class TaskRepository:
         claimed = [Claimed(*row) for row in await self._database.fetch(QUERIES["claim_tasks"], params)]
         claimed.sort(key=lambda task: (-task.priority, task.task_id))
         return claimed
+
+    async def count_waiting(self, pools: Iterable[str]) -> dict[tuple[str, str], int]:
+        """Count the ready tasks by pool and type, among the first 100 of each pool."""
+        rows = await self._database.fetch(QUERIES["count_waiting"], {"pools": sorted(pools)})
+        return {(pool, name): count for pool, name, count in rows}
 
     async def list_solitary(self) -> list[tuple[str, str]]:
         """Return pool and type of the ready tasks that two replicas were lost under; none while one is in progress."""

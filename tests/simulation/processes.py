@@ -60,7 +60,7 @@ class SimulatedManager(Manager):
         for run in (self.publisher.run, self.sessions.run, self.reports.run):
             self._runs.append(asyncio.create_task(run()))
         scheduler, outbox_relay = self._upkeep[:2]
-        for part in (self._ticker, self.leases, self.dispatcher, scheduler, outbox_relay):
+        for part in (self._ticker, self.leases, self.dispatcher, self.waiting, scheduler, outbox_relay):
             part.start()
 
 

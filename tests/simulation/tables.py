@@ -6,6 +6,7 @@ writes to itself until it commits, and holds the rows it has locked until then.
 
 import json
 import struct
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -215,6 +216,13 @@ class Tables:
             rows.append((*self._claim(row, slots[n], transaction, solitary=False), len(picked)))
         outbox_id = self.note([transaction.tasks[row[0]] for row in rows], transaction)
         return [(*row, outbox_id) for row in rows]
+
+    def count_waiting(self, params: Params, _: Transaction) -> Rows:
+        rows = []
+        for pool in params["pools"]:
+            types = Counter(row.type for row in self._ready({"pool": pool})[:100])
+            rows += [(pool, name, count) for name, count in types.items()]
+        return rows
 
     def list_solitary(self, _params: Params, _: Transaction) -> Rows:
         if self._solitary_runs():
@@ -491,7 +499,7 @@ class Tables:
             for row in self._unlocked(self.tasks.values())
             if row.status == "queued"
             and row.pool == params["pool"]
-            and row.type in params["types"]
+            and row.type in params.get("types", (row.type,))
             and row.run_at <= now
             and (row.expires_at is None or row.expires_at > now)
         ]

@@ -139,6 +139,7 @@ class _Pair:
         await self.both(lambda side: side.executors.scan_sessions(manager_id="m", replica="m"))
         await self.both(lambda side: side.tasks.scan_attempts())
         await self.both(lambda side: side.tasks.list_solitary())
+        await self.both(lambda side: side.tasks.count_waiting(["cpu", "io"]))
 
     async def claim(self) -> None:
         slots = [self.rng.choice(self.sessions or [1]) for _ in range(self.rng.randint(1, 4))]

@@ -63,6 +63,12 @@ class SimulatedWorkers:
     def mean_seconds(self, _type_name: str) -> float | None:
         return 0.04
 
+    def is_short(self, _type_name: str) -> bool:
+        return True
+
+    def stuck(self, _pool: str) -> int:
+        return 0
+
     def submit(self, attempts: Sequence[Attempt]) -> None:
         self._queue.extend(attempts)
         self._pump()

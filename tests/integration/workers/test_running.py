@@ -230,7 +230,7 @@ async def test_a_scratch_directory_belongs_to_one_attempt_and_is_removed(bench: 
 
 async def test_workers_are_added_and_removed(bench: Bench) -> None:
     added = bench.pool.add_worker("cpu")
-    assert bench.pool.slots("cpu") == 2
+    await wait_until(lambda: bench.pool.slots("cpu") == 2)
     bench.submit(attempt(1, "sleep_deaf", {"seconds": 1}), attempt(2, "sleep_deaf", {"seconds": 1}))
     await bench.running(1)
     assert bench.pool.remove_worker(added.worker_id)

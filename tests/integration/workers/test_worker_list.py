@@ -47,7 +47,7 @@ async def test_a_worker_of_many_slots_tells_each_attempt(bench: Bench) -> None:
 async def test_an_added_worker_starts_and_takes_work(bench: Bench) -> None:
     added = bench.pool.add_worker("cpu")
     assert (added.state, added.pool) == (WorkerState.STARTING, "cpu")
-    assert bench.pool.slots("cpu") == 2
+    await wait_until(lambda: bench.pool.slots("cpu") == 2)
     bench.submit(*(attempt(number, "sleep_for", {"seconds": 30}) for number in (1, 2)))
     await bench.running(1)
     await bench.running(2)

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from execution_service.demand import (
     IDLE_SECONDS,
     PREFETCH_MAX,
+    PREFETCH_SECONDS,
     RECALL_SECONDS,
     RECALL_UNANSWERED_SECONDS,
+    RECENT_SECONDS,
     DemandBook,
     Grant,
     RecentTypes,
@@ -259,28 +261,69 @@ def test_totals_that_arrive_late_or_twice_change_nothing() -> None:
     assert book.open("cpu") == 4
 
 
-def test_prefetch_is_50_ms_of_work_and_none_for_long_or_unknown_tasks() -> None:
+def test_prefetch_is_50_ms_of_work() -> None:
     assert prefetch(2, 0.005) == 20
-    assert prefetch(2, 0.051) == 0
-    assert prefetch(2, None) == 0
+    assert prefetch(1, PREFETCH_SECONDS) == 1
     assert prefetch(2, 0.0) == PREFETCH_MAX
     assert prefetch(2, 1e-5) >= 500
 
 
-def test_the_mean_follows_the_types_that_were_assigned_lately() -> None:
-    recent = RecentTypes()
-    durations = {"short": 0.001, "long": 1.0}
-    assert recent.mean(durations.get) is None
-    recent.note({"short": 100})
-    assert recent.mean(durations.get) == 0.001
-    recent.note({"long": 100})
-    mean = recent.mean(durations.get)
-    assert mean is not None
-    assert mean > 0.5
-    recent.note({"never_measured": 5})
-    assert recent.mean(durations.get) is not None, "a few that crash must not take the prefetch from all others"
-    recent.note({"never_measured": 50})
-    assert recent.mean(durations.get) is None
+def test_where_long_ones_come_too_half_of_the_slots_are_left_to_the_short_ones() -> None:
+    assert prefetch(2, 0.0001, long_part=0.1) == 10
+    assert prefetch(2, 0.0001, long_part=1.0) == 1
+    assert prefetch(1, 0.0001, long_part=1.0) == 0
+
+
+def recent(*counts: dict[str, int], slots: int = 4, now: float = 0.0) -> int:
+    """What is asked for beyond the slots after these assignments."""
+    types = RecentTypes()
+    for one in counts:
+        types.note(one, now=0.0)
+    return types.prefetch(slots, {"short": 0.001, "long": 30.0}.get, now=now)
+
+
+def test_only_short_types_are_asked_for_beyond_the_slots() -> None:
+    assert recent() == 0
+    assert recent({"short": 1}) == 200
+    assert recent({"long": 1}) == 0
+    assert recent({"never_measured": 1}) == 0
+
+
+def test_the_prefetch_follows_what_was_assigned_lately() -> None:
+    assert recent({"long": 100}, {"short": 10}) < 4
+    assert recent({"long": 100}, {"short": 2000}) == 200
+    assert recent({"short": 2000}, {"long": 4}) < 150
+    assert recent({"short": 2000}, {"never_measured": 10}) < 100
+
+
+def test_nothing_is_asked_for_beyond_the_slots_after_a_pause_or_where_all_are_taken() -> None:
+    assert recent({"short": 100}, now=RECENT_SECONDS - 0.01) == 200
+    assert recent({"short": 100}, now=RECENT_SECONDS) == 0
+    assert recent({"short": 100}, slots=0) == 0
+    assert recent({"short": 100}, slots=-2) == 0
+
+
+@given(
+    counts=st.lists(
+        st.dictionaries(st.sampled_from(["short", "long", "never_measured"]), st.integers(1, 3000)), max_size=8
+    ),
+    slots=st.integers(-4, 64),
+)
+def test_short_tasks_never_wait_for_more_than_50_ms_of_work_per_free_slot(
+    counts: list[dict[str, int]], slots: int
+) -> None:
+    assert 0 <= recent(*counts, slots=slots) * 0.001 <= max(0, slots) * PREFETCH_SECONDS
+
+
+def test_demand_is_asked_back_at_once_when_the_target_falls_again_after_a_grant() -> None:
+    managers = Managers()
+    managers.join(1)
+    for _ in range(3):
+        managers.plan(Target(2, 400))
+        assert managers.open(1) == 402
+        assert [grant.recall for grant in managers.plan(Target(2))] == [True]
+        managers.answer_recall(1)
+        managers.plan(Target(2))
 
 
 def test_assignments_use_demand_as_they_arrive_and_the_total_that_follows_counts_them_once() -> None:

@@ -352,6 +352,58 @@ async def test_one_result_that_cannot_be_stored_fails_alone() -> None:
     assert len(world.results.rows) == 99
 
 
+async def granted(world: World, stream: ManagerStream) -> int:
+    """How much is asked for in all, as of now."""
+    await world.heard(stream)
+    return world.replica.table.unfinished("cpu") + world.replica.demand.open("cpu")
+
+
+def give_back(world: World, stream: ManagerStream) -> None:
+    """The manager answers a recall."""
+    line = world.replica.demand.line(stream.number, "cpu")
+    used = execution_pb2.DemandUse(pool="cpu", sent=line.sent, returned=line.granted - line.sent)
+    world.replica.take_demand_use(stream, [used])
+    world.replica.settle()
+
+
+async def test_short_tasks_are_asked_for_ahead_and_no_more_after_a_pause(world: World) -> None:
+    world.workers.means["word_count"] = 0.001
+    stream = world.attach()
+    assert await granted(world, stream) == 4
+    world.assign(stream, assignment(1))
+    assert await granted(world, stream) == 4 + 200
+    world.live(1.5, stream)
+    assert (await world.heard(stream)).demand[-1].recall
+    give_back(world, stream)
+    assert await granted(world, stream) == 4
+
+
+async def test_nothing_is_asked_for_ahead_where_long_or_stuck_tasks_have_the_slots(world: World) -> None:
+    stream = world.attach()
+    world.assign(stream, *(assignment(number) for number in (1, 2, 3)))
+    assert await granted(world, stream) == 4, "the type was never measured"
+    world.workers.means["word_count"] = 30.0
+    world.replica.settle()
+    assert await granted(world, stream) == 4
+    world.workers.means["word_count"] = 0.001
+    world.replica.settle()
+    assert await granted(world, stream) == 4 + 200
+    world.workers.stuck_now = 3
+    world.replica.settle()
+    assert (await world.heard(stream)).demand[-1].recall
+    give_back(world, stream)
+    assert await granted(world, stream) == 4 + 50
+
+
+async def test_managers_that_count_the_same_waiting_tasks_are_not_added_up(world: World) -> None:
+    assert world.replica.waiting("cpu") == 0
+    first, second = world.attach("m1"), world.attach("m2")
+    first.waiting["cpu"], second.waiting["cpu"] = 30, 28
+    assert (world.replica.waiting("cpu"), world.replica.waiting("io")) == (30, 0)
+    world.replica.detach(first, reason="test")
+    assert world.replica.waiting("cpu") == 28
+
+
 async def test_a_solitary_task_is_alone_from_its_coming_to_its_end(world: World) -> None:
     stream = world.attach()
     world.assign(stream, assignment(1))

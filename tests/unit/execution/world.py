@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from psycopg import errors
 
 from execution_service.attempts import Key
+from execution_service.demand import PREFETCH_SECONDS
 from execution_service.replica import Replica
 from execution_service.rpc.streams import ManagerStream
 from execution_service.workers.lease_page import LeasePage
@@ -38,6 +39,7 @@ class RecordingWorkers:
     def __init__(self) -> None:
         self.slots_now = 4
         self.means: dict[str, float] = {}
+        self.stuck_now = 0
         self.submitted: list[Attempt] = []
         self.cancelled: list[Key] = []
         self.abandoned: list[Key] = []
@@ -48,6 +50,12 @@ class RecordingWorkers:
 
     def mean_seconds(self, type_name: str) -> float | None:
         return self.means.get(type_name)
+
+    def is_short(self, type_name: str) -> bool:
+        return self.means.get(type_name, 1.0) <= PREFETCH_SECONDS
+
+    def stuck(self, pool: str) -> int:
+        return self.stuck_now
 
     def submit(self, attempts: Sequence[Attempt]) -> None:
         self.submitted.extend(attempts)

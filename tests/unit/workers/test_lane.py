@@ -9,8 +9,14 @@ from execution_service.workers.autopsy import Death
 from execution_service.workers.durations import Durations
 from execution_service.workers.frames import TypeTime
 from execution_service.workers.held import Held
-from execution_service.workers.lane import ATTEMPTS_PER_WORKER_MAX, WORKERS_MAX, Lane
-from execution_service.workers.outcomes import Attempt, PoolSize
+from execution_service.workers.lane import (
+    ATTEMPTS_PER_WORKER_MAX,
+    WAIT_SECONDS_MAX,
+    WAIT_SECONDS_MIN,
+    WORKERS_MAX,
+    Lane,
+)
+from execution_service.workers.outcomes import Attempt, LaneLoad, PoolSize
 from execution_service.workers.process import WorkerProcess
 from servicekit.errors import Conflict, Overloaded
 
@@ -29,13 +35,15 @@ class PretendedWorker:
         self.reserved_for: Held | None = None
         self.closed_at: float | None = None
         self.seen_scans = 0
+        self.seen: dict[int, int] = {}
         self.load = 0.0
         self.load_bytes = 0
         self.entries: dict[int, Held] = {}
 
     def assign(self, batch: Sequence[Held]) -> None:
         for held in batch:
-            self.entries[len(self.entries) + 1] = held
+            held.seq = len(self.entries) + 1
+            self.entries[held.seq] = held
             held.worker = cast("WorkerProcess", self)
 
     def kill(self) -> None:
@@ -316,3 +324,148 @@ def test_a_worker_that_was_started_for_one_attempt_is_not_counted_when_it_is_tak
     assert (world.lane.target, regular.killed) == (1, False)
     # Not started yet, the attempt is not lost with it.
     assert fresh.reserved_for is held
+
+
+def test_a_long_attempt_takes_the_last_free_worker_after_the_short_ones() -> None:
+    world = World(2)
+    _known(world, "short", 0.02)
+    _known(world, "long", 30.0)
+    first, second = world.add(2, kind="long")[:1], world.lane.workers[1]
+    assert world.held_counts == [1, 1]
+    assert first[0].worker is not None
+    second.entries.clear()
+    second.load = 0.0
+    (long,) = world.add(1, kind="long")
+    assert long.worker is second, "nothing short waits"
+    second.entries.clear()
+    second.load = 0.0
+    second.ready = False
+    (late,) = world.add(1, kind="long")
+    short = world.add(3, kind="short")
+    second.ready = True
+    world.lane.pump()
+    assert [held.worker is second for held in (*short, late)] == [True, True, False, False]
+
+
+def test_a_long_attempt_goes_first_where_another_worker_is_left_to_short_ones() -> None:
+    world = World(2)
+    _known(world, "short", 0.02)
+    for worker in world.lane.workers:
+        worker.ready = False
+    (long,) = world.add(1, kind="long")
+    world.add(10, kind="short")
+    for worker in world.lane.workers:
+        worker.ready = True
+    world.lane.pump()
+    assert long.worker is not None
+    assert sorted(world.held_counts) == [1, 2]
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(0.02, 9), (0.001, 30), (30.0, 2), (None, 30)])
+def test_what_would_wait_for_too_long_is_let_go(seconds: float | None, kept: int) -> None:
+    world = World(2)
+    if seconds is not None:
+        _known(world, "t", seconds)
+    for worker in world.lane.workers:
+        worker.ready = False
+    waiting = world.add(30)
+    assert world.lane.take_excess(world.now) == waiting[kept:]
+    assert world.lane.take_all() == waiting[:kept]
+
+
+@pytest.mark.parametrize("seconds", [0.001, 30.0, None])
+def test_nothing_waits_while_every_worker_is_in_a_long_attempt(seconds: float | None) -> None:
+    world = World(2)
+    world.add(2, kind="unknown")
+    if seconds is not None:
+        _known(world, "t", seconds)
+    waiting = world.add(5)
+    for worker in world.lane.workers:
+        worker.seen_scans = 3
+    assert world.lane.take_excess(world.now) == waiting
+    world.lane.look()
+    assert world.lane.stuck == 0
+    _known(world, "unknown", 0.001)
+    world.lane.look()
+    assert world.lane.stuck == 2
+
+
+def test_slots_of_a_worker_that_runs_many_at_once_are_told_apart() -> None:
+    world = World(1, slots=4)
+    _known(world, "t", 0.02)
+    world.add(4, kind="unknown")
+    (worker,) = world.lane.workers
+    worker.seen = dict.fromkeys((1, 2, 3), 4)
+    waiting = world.add(30)
+    excess = world.lane.take_excess(world.now)
+    assert excess == waiting[-len(excess) :]
+    assert len(waiting) - len(excess) == pytest.approx(WAIT_SECONDS_MAX / 0.02, abs=1), "one slot is free of long ones"
+    worker.seen[4] = 4
+    assert world.lane.take_excess(world.now) == waiting[: -len(excess)]
+
+
+def test_nothing_is_let_go_that_has_just_come() -> None:
+    world = World(1)
+    world.add(1, kind="unknown")
+    (worker,) = world.lane.workers
+    worker.seen_scans = 3
+    held = Held(_held(7).attempt, since=world.now)
+    world.lane.add(held)
+    assert world.lane.take_excess(world.now + WAIT_SECONDS_MIN / 2) == []
+    assert world.lane.take_excess(world.now + 2 * WAIT_SECONDS_MIN) == [held]
+
+
+def test_a_lane_that_grows_asks_for_more_when_the_new_workers_are_ready() -> None:
+    world = World(2)
+    world.settle()
+    world.starts_ready = False
+    assert world.lane.resize(2)
+    world.settle()
+    assert (len(world.lane.workers), world.lane.slots) == (4, 2)
+    world.lane.workers[-1].ready = True
+    assert world.lane.slots == 3
+    world.settle()
+    world.die(after=2.0)
+    assert world.lane.slots == 3, "the successor of one that died counts from the beginning"
+
+
+def test_only_idle_workers_are_retired_when_a_lane_shrinks() -> None:
+    world = World(3)
+    world.add(2)
+    busy = [worker for worker in world.lane.workers if worker.entries]
+    assert world.lane.resize(-2)
+    world.settle()
+    assert world.lane.workers == busy
+    assert not any(worker.killed or worker.retiring for worker in busy)
+    assert not world.lane.resize(-1)
+    assert (world.lane.target, world.lane.base, world.lane.extra) == (2, 3, -1)
+
+
+def test_a_lane_does_not_grow_beyond_what_a_replica_may_have() -> None:
+    world = World(WORKERS_MAX - 1)
+    assert world.lane.resize(5)
+    assert not world.lane.resize(1)
+    assert world.lane.target == WORKERS_MAX
+
+
+def test_the_load_of_a_lane_is_the_mean_since_the_last_look() -> None:
+    world = World(2)
+    world.lane.look()
+    world.add(4)
+    world.lane.look()
+    assert world.lane.load() == LaneLoad(base=2, extra=0, busy=1.0, waiting=2)
+    world.lane.look()
+    assert world.lane.load().busy == 2.0
+
+
+def test_a_stall_is_no_reason_to_let_short_attempts_go() -> None:
+    world = World(1)
+    for _ in range(20):
+        world.durations.note([TypeTime("t", 100, 0.002)])
+    world.add(1500)
+    assert world.lane.take_excess(world.now) == []
+    world.durations.note([TypeTime("t", 100, 0.06)])
+    assert world.lane.take_excess(world.now) == []
+    for _ in range(20):
+        world.durations.note([TypeTime("t", 1, 0.02)])
+    assert world.lane.take_excess(world.now)
