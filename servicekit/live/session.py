@@ -117,7 +117,7 @@ class LiveSession:
         begun = self._source.position
         snapshot = await self._source.snapshot(self._wanted)
         self._told.clear()
-        self._adopt(snapshot)
+        self._adopt(snapshot, told=snapshot.updates)
         return SnapshotFrame(snapshot, reset, begun if self._is_settled() else None)
 
     async def _next(self, listener: Listener) -> Sequence[Frame]:
@@ -194,7 +194,8 @@ class LiveSession:
             self._postpone(error)
             return ()
         news = [update for update in snapshot.updates if self._is_news(update)]
-        self._adopt(snapshot)
+        # What was published while the tasks were read waits to be told: taken for told, it would be lost.
+        self._adopt(snapshot, told=news)
         return [EventFrame(LiveEvent(update), placed=False) for update in news]
 
     def _is_news(self, update: TaskUpdate) -> bool:
@@ -203,14 +204,14 @@ class LiveSession:
         known = max(told.revision if told is not None else -1, -1 if published is None else published)
         return update.revision > known
 
-    def _adopt(self, snapshot: Snapshot) -> None:
+    def _adopt(self, snapshot: Snapshot, *, told: Sequence[TaskUpdate]) -> None:
         now = time.monotonic()
         self._looked_at = now
         self._ahead_until = now + SETTLE_SECONDS
         if len(self._told) > TOLD_MAX:
             self._told.clear()
+        self._told.update((update.task_id, update) for update in told)
         for update in snapshot.updates:
-            self._told[update.task_id] = update
             if self._may_be_unpublished(update):
                 self._ahead[update.task_id] = update.revision
 

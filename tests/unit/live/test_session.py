@@ -8,6 +8,7 @@ from servicekit.live.cursors import Cursor
 from servicekit.live.filters import Filter
 from servicekit.live.mailbox import EVENTS_MAX, MERGED_MAX
 from servicekit.live.session import EventFrame, Frame, LiveSession, SnapshotFrame, StreamClosed, tells_end
+from servicekit.live.sources import Snapshot
 from tests.support.waiting import wait_until
 from tests.unit.live.factories import COMPLETED, QUEUED, ScriptedSource, progress, update, wanted
 
@@ -182,6 +183,26 @@ async def test_while_the_source_is_deaf_changes_are_told_by_looks(
     source.is_deaf = False
     source.publish(update(1, 2), update(2, 2, COMPLETED), source.change(update(1, 3)))
     assert await reader.event() == (1, 3, True)
+
+
+async def test_what_is_published_during_a_look_is_told_all_the_same(
+    source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("servicekit.live.session.LOOK_SECONDS", 0.02)
+    source.publish(source.change(update(1, 1)))
+    reader = Reader(source)
+    await reader.snapshot()
+    read = source.snapshot
+
+    async def publish_and_read(fits: Filter) -> Snapshot:
+        source.is_deaf = False
+        source.publish(source.change(update(1, 2, COMPLETED)))
+        return await read(fits)
+
+    monkeypatch.setattr(source, "snapshot", publish_and_read)
+    source.is_deaf = True
+    source.hub.nudge()
+    assert await reader.event() == (1, 2, True)
 
 
 async def test_named_tasks_are_looked_at_however_silent_the_source_is(
