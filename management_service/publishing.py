@@ -136,18 +136,20 @@ class Publisher:
 
 def entries_of(updates: Sequence[TaskUpdate]) -> Iterator[tuple[int, bytes]]:
     """Split into entries of the stream: (number of updates, serialized UpdateBatch)."""
-    batch, size = UpdateBatch(), 0
-    for update in updates:
-        encoded = update.SerializeToString()
-        if batch.task_ids and (len(batch.task_ids) >= _ENTRY_UPDATES_MAX or size + len(encoded) > _ENTRY_BYTES_MAX):
-            yield len(batch.task_ids), batch.SerializeToString()
-            batch, size = UpdateBatch(), 0
-        batch.task_ids.append(update.task_id)
-        batch.updates.append(encoded)
-        batch.revisions.append(0 if update.HasField("progress") else update.revision)
-        size += len(encoded)
-    if batch.task_ids:
-        yield len(batch.task_ids), batch.SerializeToString()
+    encoded = [update.SerializeToString() for update in updates]
+    start = 0
+    while start < len(updates):
+        end = min(start + _ENTRY_UPDATES_MAX, len(updates))
+        while end > start + 1 and sum(map(len, encoded[start:end])) > _ENTRY_BYTES_MAX:
+            end = (start + end + 1) // 2
+        chunk = updates[start:end]
+        batch = UpdateBatch(
+            task_ids=[update.task_id for update in chunk],
+            updates=encoded[start:end],
+            revisions=[update.revision for update in chunk],
+        )
+        yield len(chunk), batch.SerializeToString()
+        start = end
 
 
 def wall_time() -> Timestamp:

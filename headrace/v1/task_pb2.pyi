@@ -653,7 +653,7 @@ class TaskUpdate(_message.Message):
     def error(self) -> Global___TaskError: ...
     @_builtins.property
     def progress(self) -> Global___Progress:
-        """Set on progress updates alone; their revision is that of the attempt's claim, or 0 if not known."""
+        """Set on progress updates alone, whose revision is 0."""
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ from tests.support.processes import has_ended
 from tests.support.servers import RunningServer
 from tests.support.waiting import wait_until
 
-STOP_SECONDS = 15.0
+STOP_SECONDS = 20.0
 
 
 def whole_family(cluster: LocalCluster) -> list[psutil.Process]:

@@ -15,7 +15,8 @@ ROLES = {"gateway": 1, "management": 2, "execution": 2, "redis": 1, "postgres": 
 async def test_the_cluster_file_tells_what_runs(cluster: LocalCluster) -> None:
     content = json.loads((cluster.data_dir / "cluster.json").read_text())
     assert set(content) == {"processes", "postgres_dsn", "results_dsn", "redis_url", "consul_url"}
-    assert all(set(process) == {"role", "id", "pid", "address", "log"} for process in content["processes"])
+    fields = {"role", "id", "pid", "address", "log", "http_address"}
+    assert all(set(process) == fields for process in content["processes"])
     roles = [process["role"] for process in content["processes"]]
     assert {role: roles.count(role) for role in roles} == ROLES
     for process in content["processes"]:

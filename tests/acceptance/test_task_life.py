@@ -233,12 +233,12 @@ async def test_grpc_clients_submit_read_watch_and_cancel(cluster: LocalCluster, 
         batch = task_pb2.SubmissionBatch(submissions=[submission(block.first_id, data=b'{"n":7}')])
         submitted: Any = await stub.SubmitTasks(management_pb2.SubmitTasksRequest(batch=batch), timeout=5)
         assert list(submitted.task_ids) == [block.first_id]
-        revisions = [0]
+        revisions: list[int] = []
         status = task_pb2.TASK_STATUS_UNSPECIFIED
         while status != task_pb2.TASK_STATUS_COMPLETED:
             response: Any = await watch.read()
             for update in response.updates:
-                if update.revision > revisions[-1]:
+                if not revisions or update.revision > revisions[-1]:
                     revisions.append(update.revision)
                     status = update.status
         assert revisions == list(range(revisions[0], revisions[-1] + 1))

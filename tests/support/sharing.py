@@ -3,9 +3,11 @@
 from xdist.scheduler import LoadScopeScheduling
 
 # All of these use the shared cluster, which then starts in one process alone.
-SHARED_CLUSTER = frozenset(f"tests/acceptance/test_{name}.py" for name in ("task_life", "catalog", "running_cluster"))
-# Its tests share a cluster of their own.
-OWN_CLUSTER = "tests/acceptance/test_kills.py"
+SHARED_CLUSTER = frozenset(
+    f"tests/acceptance/test_{name}.py" for name in ("task_life", "catalog", "live", "running_cluster")
+)
+# The tests of each of these share a cluster of their own.
+OWN_CLUSTER = frozenset(f"tests/acceptance/test_{name}.py" for name in ("kills", "workers", "demand"))
 
 
 def group_of(test_id: str) -> str:
@@ -15,7 +17,7 @@ def group_of(test_id: str) -> str:
     path = test_id.partition("::")[0]
     if path in SHARED_CLUSTER:
         return "cluster"
-    if path.startswith("tests/acceptance/") and path != OWN_CLUSTER:
+    if path.startswith("tests/acceptance/") and path not in OWN_CLUSTER:
         return test_id
     return path
 

@@ -21,7 +21,7 @@ def test_groups(test_id: str, group: str) -> None:
 
 
 def test_the_files_that_are_named_exist(pytestconfig: pytest.Config) -> None:
-    for path in (*SHARED_CLUSTER, OWN_CLUSTER):
+    for path in SHARED_CLUSTER | OWN_CLUSTER:
         assert (pytestconfig.rootpath / path).is_file(), path
 
 
