@@ -9,8 +9,9 @@ from headrace.v1.task_pb2 import TaskUpdate
 from servicekit.errors import Overloaded, Unavailable
 from servicekit.live.events import LiveEvent
 
-# So many events wait as they came; more are merged by task.
-EVENTS_MAX = 256
+# So many events wait as they came; more are merged by task. One batch of a manager has up to 1,000, and some seconds'
+# worth of them come at once when Redis is back: that makes no reader slow.
+EVENTS_MAX = 10_000
 # So many merged ones wait; a reader that leaves more is cut off.
 MERGED_MAX = 5_000
 _WAIT_SECONDS = 60.0

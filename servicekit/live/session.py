@@ -83,6 +83,8 @@ class LiveSession:
         self._ahead_until = 0.0
         self._looked_at = 0.0
         self._snapshot_missed = False
+        # Tasks and revisions that the last look found, and that were not published.
+        self._suspects: dict[int, int] = {}
 
     async def frames(self) -> AsyncGenerator[Frame | None, None]:
         """Yield until the reader leaves; nothing at all (None) is yielded every IDLE_SECONDS without news.
@@ -194,6 +196,11 @@ class LiveSession:
             self._postpone(error)
             return ()
         news = [update for update in snapshot.updates if self._is_news(update)]
+        if not self._source.is_deaf:
+            # Most likely it is just on its way. Only what has not come by the next look will not come.
+            suspects = {update.task_id: update.revision for update in news}
+            news = [update for update in news if self._suspects.get(update.task_id) == update.revision]
+            self._suspects = suspects
         # What was published while the tasks were read waits to be told: taken for told, it would be lost.
         self._adopt(snapshot, told=news)
         return [EventFrame(LiveEvent(update), placed=False) for update in news]

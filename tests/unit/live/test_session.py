@@ -216,6 +216,21 @@ async def test_named_tasks_are_looked_at_however_silent_the_source_is(
     assert await reader.event() == (1, 2, False)
 
 
+async def test_a_change_that_is_on_its_way_is_left_to_the_stream(
+    source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("servicekit.live.session.IDLE_SECONDS", 0.5)
+    source.publish(source.change(update(1, 1)))
+    reader = Reader(source, wanted(1))
+    await reader.snapshot()
+    source.change(update(1, 3, COMPLETED))
+    heard = asyncio.create_task(reader.event())
+    await wait_until(lambda: source.reads == 2)
+    source.publish(update(1, 2), update(1, 3, COMPLETED))
+    assert (await heard)[:2] == (1, 2)
+    assert (await reader.event())[:2] == (1, 3)
+
+
 async def test_a_look_that_fails_is_made_up_for(source: ScriptedSource, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("servicekit.live.session.IDLE_SECONDS", 0.02)
     source.change(update(1, 1))
