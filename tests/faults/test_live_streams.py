@@ -6,6 +6,7 @@ the cursor that they have.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -23,6 +24,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180
 
 # They last longer than three restarts.
 BATCHES = 24
+OUTAGE_SECONDS = 5.0
 
 
 def mixed_tasks() -> list[Task]:
@@ -67,11 +69,11 @@ class Load:
 
 
 @asynccontextmanager
-async def followed(run: Run) -> AsyncIterator[list[Follower]]:
+async def followed(run: Run, *, looks_may_skip: bool = False) -> AsyncIterator[list[Follower]]:
     """Followers of all tasks at both gateways, which have all had their first snapshot."""
     urls = [run.stack.gateway_url(number) for number in range(run.stack.sizes.gateways)]
     followers: list[Follower] = [
-        kind(Story(f"{kind.__name__}-{number}"), urls, first=number % 2)
+        kind(Story(f"{kind.__name__}-{number}", looks_may_skip=looks_may_skip), urls, first=number % 2)
         for kind in (SocketFollower, EventsFollower)
         for number in range(4)
     ]
@@ -113,7 +115,7 @@ def summary(followers: Sequence[Follower]) -> str:
 
 
 @pytest.mark.quick
-async def test_f80_followers_of_a_killed_gateway_go_on_at_the_other(run: Run) -> None:
+async def test_f87_followers_of_a_killed_gateway_go_on_at_the_other(run: Run) -> None:
     stack, load = run.stack, Load(run)
     async with followed(run) as followers:
         loading = asyncio.create_task(load.submit(4))
@@ -124,12 +126,12 @@ async def test_f80_followers_of_a_killed_gateway_go_on_at_the_other(run: Run) ->
         await run.client.finals(load.task_ids)
         await drained(stack)
         await all_told(followers, await revisions_of(run, load.task_ids))
-        print(f"F80 {summary(followers)}")  # noqa: T201 - connections, updates, resets
+        print(f"F87 {summary(followers)}")  # noqa: T201 - connections, updates, resets
         assert sum(follower.connections > 1 for follower in followers) == len(followers) // 2
         assert not any(follower.story.resets for follower in followers)
 
 
-async def test_f81_gateways_and_a_manager_are_killed_and_nothing_is_missed_or_repeated(run: Run) -> None:
+async def test_f88_gateways_and_a_manager_are_killed_and_nothing_is_missed_or_repeated(run: Run) -> None:
     stack, load = run.stack, Load(run)
     managers = [f"127.0.0.1:{stack.port(name)}" for name in stack.names("management")]
     async with followed(run) as followers:
@@ -152,7 +154,7 @@ async def test_f81_gateways_and_a_manager_are_killed_and_nothing_is_missed_or_re
             await all_told([watching], {task_id: ends[task_id] for task_id in first})
         finally:
             await watching.stop()
-        print(f"F81 tasks={len(ends)} {summary([*followers, watching])}")  # noqa: T201
+        print(f"F88 tasks={len(ends)} {summary([*followers, watching])}")  # noqa: T201
         assert all(follower.connections > 1 for follower in (*followers, watching))
         assert not any(follower.story.resets for follower in followers)
 
@@ -163,3 +165,21 @@ async def more_is_told(followers: Sequence[Follower]) -> None:
     await wait_until(
         lambda: all(each.story.updates > before + 10 for each, before in zip(followers, told, strict=True)), timeout=30
     )
+
+
+async def test_f89_a_redis_that_is_killed_takes_no_change_with_it(run: Run) -> None:
+    """While it is away changes are told from the task table: the latest of each task, without a place."""
+    stack, load = run.stack, Load(run)
+    async with followed(run, looks_may_skip=True) as followers:
+        await load.submit(2)
+        stack.kill("redis")
+        away_until = time.monotonic() + OUTAGE_SECONDS
+        while time.monotonic() < away_until:
+            await load.submit(1)
+        await stack.start("redis")
+        await load.submit(2)
+        await run.client.finals(load.task_ids)
+        await drained(stack)
+        await all_told(followers, await revisions_of(run, load.task_ids))
+        print(f"F89 {summary(followers)}")  # noqa: T201
+        assert not any(follower.story.resets for follower in followers)
