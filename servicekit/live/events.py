@@ -12,10 +12,12 @@ TASK_UPDATE = "task_update"
 class LiveEvent:
     """An update, serialized or not, and its place. A source that cannot be resumed gives no place."""
 
-    __slots__ = ("_data", "_placed", "_unplaced", "_update", "cursor")
+    __slots__ = ("_data", "_placed", "_unplaced", "_update", "cursor", "size")
 
     def __init__(self, update: TaskUpdate | bytes, cursor: Cursor | None = None) -> None:
         self.cursor = cursor
+        # Bytes of the serialized update; decoded and encoded it takes some times as much.
+        self.size = len(update) if isinstance(update, bytes) else update.ByteSize()
         self._update = update
         self._data: bytes | None = None
         self._placed: str | None = None

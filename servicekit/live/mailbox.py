@@ -12,6 +12,7 @@ from servicekit.live.events import LiveEvent
 # So many events wait as they came; more are merged by task. One batch of a manager has up to 1,000, and some seconds'
 # worth of them come at once when Redis is back: that makes no reader slow.
 EVENTS_MAX = 10_000
+BYTES_MAX = 4 * 1024 * 1024
 # So many merged ones wait; a reader that leaves more is cut off.
 MERGED_MAX = 5_000
 _WAIT_SECONDS = 60.0
@@ -32,6 +33,7 @@ class Mailbox:
     def __init__(self, on_cut: Callable[[], None]) -> None:
         self._on_cut = on_cut
         self._events: deque[LiveEvent] = deque()
+        self._bytes = 0
         # Task and kind of event -> the latest, in the order in which they came last; used once the deque was full.
         self._merged: dict[tuple[int, bool], LiveEvent] = {}
         self._signal: Signal | None = None
@@ -40,8 +42,9 @@ class Mailbox:
     def put(self, event: LiveEvent) -> None:
         if self._signal in (Signal.TOO_SLOW, Signal.CLOSED):
             return
-        if not self._merged and len(self._events) < EVENTS_MAX:
+        if not self._merged and len(self._events) < EVENTS_MAX and self._bytes < BYTES_MAX:
             self._events.append(event)
+            self._bytes += event.size
         else:
             self._merge(event)
         self._wake.set()
@@ -51,6 +54,7 @@ class Mailbox:
         if self._signal in (None, Signal.RESET):
             self._signal = signal
         self._events.clear()
+        self._bytes = 0
         self._merged.clear()
         self._wake.set()
 
@@ -62,7 +66,9 @@ class Mailbox:
                 self._signal = None
             return signal
         if self._events:
-            return self._events.popleft()
+            event = self._events.popleft()
+            self._bytes -= event.size
+            return event
         if self._merged:
             return self._merged.pop(next(iter(self._merged)))
         return None

@@ -163,10 +163,10 @@ class Sequencer:
             return
         if self._progress.get(item.task_id, (0, 0)) < (attempt, number):
             self._progress[item.task_id] = (attempt, number)
-            self._keep(item.task_id, event, place)
+            self._keep(item, place)
 
     def _emit(self, item: _Item, place: Cursor) -> None:
-        event = LiveEvent(item.encoded, place)
+        event = self._keep(item, place)
         told = self._told.get(item.task_id)
         if told is None:
             self._told[item.task_id] = _Told(item.revision, event)
@@ -176,15 +176,20 @@ class Sequencer:
             told.revision, told.event = item.revision, event
         if self._progress:
             self._progress.pop(item.task_id, None)
-        self._keep(item.task_id, event, place)
 
-    def _keep(self, task_id: int, event: LiveEvent, place: Cursor) -> None:
-        self._out.append((task_id, event))
-        dropped = self.window.append(event, place)
-        if dropped is not None and not dropped.is_progress:
-            told = self._told.get(dropped.update.task_id)
-            if told is not None and told.event is dropped and dropped.is_final:
-                del self._told[dropped.update.task_id]
+    def _keep(self, item: _Item, place: Cursor) -> LiveEvent:
+        """Tell an event, and keep another of its own: what it is decoded and encoded to goes with its readers."""
+        self._out.append((item.task_id, LiveEvent(item.encoded, place)))
+        event = LiveEvent(item.encoded, place)
+        for dropped in self.window.append(event, place):
+            self._forget_told(dropped)
+        return event
+
+    def _forget_told(self, dropped: LiveEvent) -> None:
+        """Forget a task with its last event, if it has ended."""
+        told = self._told.get(dropped.update.task_id)
+        if told is not None and told.event is dropped and dropped.is_final:
+            del self._told[dropped.update.task_id]
 
 
 def _items(entry_id: EntryId, message: bytes, now: float) -> Iterator[_Item]:
