@@ -92,3 +92,7 @@ lock: $(STAMP) ## Resolve requirements.lock anew
 .PHONY: bench
 bench: $(STAMP) ## Measure throughput, latency, CPU and memory of a whole cluster
 	$(BIN)/python -m bench
+
+.PHONY: bench-live
+bench-live: $(STAMP) ## Measure what thousands of WebSocket clients cost a gateway
+	$(BIN)/python -m bench.live
