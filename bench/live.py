@@ -41,22 +41,26 @@ class Follower:
         self.socket: RawSocket
         self._completed: set[int] = set()
         self._heard = asyncio.Event()
+        self._broken_by: dict[str, Any] | None = None
 
     async def start(self, address: str) -> None:
         self.socket = await connect(address, "/ws/tasks", self._hear)
+        self.socket.closed.add_done_callback(lambda _: self._heard.set())
         await self.socket.first
 
     async def all_completed(self, ids: list[int]) -> None:
         """Return when all are known to be completed. Raises RuntimeError when the stream ends before."""
         while not self._completed.issuperset(ids):
             if self.socket.closed.done():
-                raise RuntimeError(f"the stream of all tasks ended with {self.socket.closed.result()}")
+                code = self.socket.closed.result()
+                raise RuntimeError(f"the stream of all tasks ended with {code}: {self._broken_by}")
             self._heard.clear()
             await self._heard.wait()
 
     def _hear(self, event: dict[str, Any]) -> None:
         now = time.time()
         if event["event"] in ("reset", "error"):
+            self._broken_by = event
             self.socket.abort()
         if event["event"] == "task_update":
             task = event["data"]
@@ -164,7 +168,7 @@ async def run(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.live", description=__doc__)
     parser.add_argument("--clients", type=int, default=2000, help="idle WebSockets")
-    parser.add_argument("--rate", type=int, default=160, help="tasks per second, in steps of 10; each is three events")
+    parser.add_argument("--rate", type=int, default=250, help="tasks per second, in steps of 10; most tell two events")
     parser.add_argument("--seconds", type=int, default=10)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(parser.parse_args()))
