@@ -1,5 +1,6 @@
 """The HTTP side of a replica: live streams of what it runs, for those who want them from the source."""
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from starlette.applications import Starlette
@@ -7,9 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from execution_service.live_source import ReplicaSource
 from servicekit.http.problems import EXCEPTION_HANDLERS
 from servicekit.http.server import HttpServer
 from servicekit.live import sse
+from servicekit.live.hub import Hub
 from servicekit.live.socketio.server import SocketIOServer
 from servicekit.live.streams import LiveStreams
 from servicekit.live.websocket import socket_routes
@@ -19,9 +22,31 @@ CONNECTIONS_MAX = 500
 GRACE = timedelta(seconds=1)
 
 
-def live_server(streams: LiveStreams, socketio: SocketIOServer, host: str, port: int) -> HttpServer:
-    app = socketio.wrap(_app(streams))
-    return HttpServer(app, host, port, connections_max=CONNECTIONS_MAX, grace=GRACE)
+class LiveServer:
+    """Serves from `start`, which returns the port, to `stop`, which tells all readers."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        source: ReplicaSource,
+        *,
+        require_type: Callable[[str], Awaitable[None]],
+        is_draining: Callable[[], bool],
+        host: str,
+        port: int,
+    ) -> None:
+        self._streams = LiveStreams(hub, source, require_type=require_type, is_draining=is_draining)
+        self._socketio = SocketIOServer(self._streams)
+        app = self._socketio.wrap(_app(self._streams))
+        self._http = HttpServer(app, host, port, connections_max=CONNECTIONS_MAX, grace=GRACE)
+
+    async def start(self) -> int:
+        return await self._http.start()
+
+    async def stop(self) -> None:
+        self._streams.close()
+        await self._socketio.drain()
+        await self._http.stop()
 
 
 def _app(streams: LiveStreams) -> Starlette:

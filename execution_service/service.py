@@ -9,7 +9,7 @@ import structlog
 
 from execution_service.handlers import BUILTIN_MODULES
 from execution_service.handlers.settings import HandlerSettings
-from execution_service.http import live_server
+from execution_service.http import LiveServer
 from execution_service.live_source import ReplicaSource
 from execution_service.replica import Replica
 from execution_service.results import ResultSweeper
@@ -29,8 +29,6 @@ from servicekit.clock import SystemClock
 from servicekit.errors import NotFound
 from servicekit.grpc_server import GrpcServer
 from servicekit.live.hub import Hub
-from servicekit.live.socketio.server import SocketIOServer
-from servicekit.live.streams import LiveStreams
 from servicekit.loops import BackgroundLoop
 from servicekit.migrations import migrate
 from servicekit.pointers import shown
@@ -95,27 +93,10 @@ class ExecutionService:
             clock=self._clock,
             spool_bytes_max=settings.spool_bytes,
         )
-        least, most = settings.workers_range
-        self._scaling = WorkerScaling(
-            self.workers,
-            pool="cpu",
-            least=least,
-            most=most,
-            idle_seconds=settings.workers_idle.total_seconds(),
-            waiting=self.replica.waiting,
-            on_change=self.replica.settle,
-            clock=self._clock,
-        )
-        self._live = LiveStreams(
-            hub,
-            ReplicaSource(self.replica.table),
-            require_type=self._require_type,
-            is_draining=lambda: self.replica.draining,
-        )
+        self._scaling = self._worker_scaling()
         # Known once it is started.
         self.http_port = 0
-        self._socketio = SocketIOServer(self._live)
-        self._http = live_server(self._live, self._socketio, settings.host, settings.http_port)
+        self._live = self._live_server(hub)
         self._sweeper = ResultSweeper(store, keep=settings.retention + KEEP_LONGER)
         self._beats = BackgroundLoop("heartbeat", self._beat, interval=BEAT_SECONDS, jitter=0)
         self._ticks = BackgroundLoop("stream_watch", self._tick, interval=TICK_SECONDS, jitter=0)
@@ -128,6 +109,29 @@ class ExecutionService:
         self._server.add(add_ExecutionServiceServicer_to_server, servicer, SERVICE_NAME)
         token = settings.consul_token
         self._consul = ConsulRegistry(settings.consul_url, token.get_secret_value() if token else None)
+
+    def _worker_scaling(self) -> WorkerScaling:
+        least, most = self._settings.workers_range
+        return WorkerScaling(
+            self.workers,
+            pool="cpu",
+            least=least,
+            most=most,
+            idle_seconds=self._settings.workers_idle.total_seconds(),
+            waiting=self.replica.waiting,
+            on_change=self.replica.settle,
+            clock=self._clock,
+        )
+
+    def _live_server(self, hub: Hub) -> LiveServer:
+        return LiveServer(
+            hub,
+            ReplicaSource(self.replica.table),
+            require_type=self._require_type,
+            is_draining=lambda: self.replica.draining,
+            host=self._settings.host,
+            port=self._settings.http_port,
+        )
 
     async def start(self) -> None:
         """Serve. Nothing that others provide has to be there yet; demand stays at zero until it is."""
@@ -144,7 +148,7 @@ class ExecutionService:
         port = await self._server.start()
         host = self._settings.advertise_host
         self.replica.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self.http_port = await self._http.start()
+        self.http_port = await self._live.start()
         self._beats.start()
         self._ticks.start()
         self._excess.start()
@@ -187,9 +191,7 @@ class ExecutionService:
         """Stop everything; attempts in progress are killed. Calls in progress get `grace` seconds to end."""
         await self._scaling.stop()
         await self._excess.stop()
-        self._live.close()
-        await self._socketio.drain()
-        await self._http.stop()
+        await self._live.stop()
         await self._server.stop(grace)
         outcomes = self.replica.outcomes
         for loop in (self._ticks, self._beats, self._sweeper, self.replica.earlier, outcomes.writer, outcomes.logs):

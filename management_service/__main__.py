@@ -67,16 +67,7 @@ async def _serve(settings: ManagementSettings, stop: asyncio.Event) -> None:
     port = await server.start()
     manager.start()
     server.set_serving(True)
-    await registry.register(
-        ServiceRegistration(
-            name="headrace-management",
-            service_id=f"headrace-management-{settings.replica}",
-            host=settings.advertise_host,
-            port=port,
-            grpc_check=True,
-            meta={"replica": settings.replica},
-        )
-    )
+    await registry.register(_registration(settings, port))
     log.info("serving", port=port)
     await stop.wait()
     server.set_serving(False)
@@ -90,6 +81,17 @@ async def _serve(settings: ManagementSettings, stop: asyncio.Event) -> None:
     await registry.close()
     await redis.aclose()
     await database.close()
+
+
+def _registration(settings: ManagementSettings, port: int) -> ServiceRegistration:
+    return ServiceRegistration(
+        name="headrace-management",
+        service_id=f"headrace-management-{settings.replica}",
+        host=settings.advertise_host,
+        port=port,
+        grpc_check=True,
+        meta={"replica": settings.replica},
+    )
 
 
 async def _finished_first(task: "asyncio.Task[None]", stop: asyncio.Event) -> bool:

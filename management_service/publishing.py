@@ -7,6 +7,7 @@ outbox.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
@@ -24,6 +25,8 @@ from servicekit.redis_keys import CACHE_SECONDS, READY_CHANNEL, TOMBSTONE, cache
 log = structlog.stdlib.get_logger(__name__)
 
 _QUEUE_MAX = 50_000
+# So many go out at once, or one batch.
+_FLUSH_MAX = 10_000
 _ENTRY_UPDATES_MAX = 1_000
 _ENTRY_BYTES_MAX = 1024 * 1024
 _QUIET_SECONDS = 30.0
@@ -39,8 +42,9 @@ class Publisher:
         self._window = UpdateWindow()
         # The id below which entries of the stream may go, to be said with the next addition.
         self._cut: str | None = None
-        self._updates: list[TaskUpdate] = []
-        self._outbox_ids: list[int] = []
+        # Updates and the outbox rows that tell of them, as they were put.
+        self._batches: deque[tuple[list[TaskUpdate], list[int]]] = deque()
+        self._waiting = 0
         self._cleared: list[int] = []
         self._ready: set[str] = set()
         self._wake = asyncio.Event()
@@ -48,11 +52,14 @@ class Publisher:
 
     def put(self, updates: Iterable[TaskUpdate], *, outbox_ids: Iterable[int] = ()) -> None:
         """Publish soon. `outbox_ids` come out of `take_cleared` once that has happened."""
-        if len(self._updates) > _QUEUE_MAX:
-            self._complain("updates_dropped", dropped=len(self._updates))
-            self._updates, self._outbox_ids = [], []
-        self._updates.extend(updates)
-        self._outbox_ids.extend(outbox_ids)
+        if self._waiting > _QUEUE_MAX:
+            # Their outbox rows stay, and are published from there.
+            self._complain("updates_dropped", dropped=self._waiting)
+            self._batches.clear()
+            self._waiting = 0
+        batch = list(updates)
+        self._batches.append((batch, list(outbox_ids)))
+        self._waiting += len(batch)
         self._wake.set()
 
     def put_ready(self, pools: Iterable[str]) -> None:
@@ -91,24 +98,36 @@ class Publisher:
 
     async def settle(self) -> None:
         """Publish what waits, before leaving."""
-        await self._flush()
+        while (self._batches or self._ready) and await self._flush():
+            pass
 
     async def _flush(self) -> bool:
-        """Publish what waits; where that fails, it waits on."""
-        updates, self._updates = self._updates, []
-        outbox_ids, self._outbox_ids = self._outbox_ids, []
-        ready, self._ready = self._ready, set()
+        """Publish the oldest of what waits; where that fails, it waits on."""
+        taken = list(self._take_batches())
+        ready: set[str] = set()
+        if not self._batches:
+            ready, self._ready = self._ready, ready
         try:
-            await self._add(updates, ready)
+            await self._add([update for updates, _ in taken for update in updates], ready)
         except Exception as error:  # noqa: BLE001 - later updates must go out whatever became of these
-            self._complain("updates_not_published", reason=str(error), waiting=len(updates))
-            self._updates[:0] = updates
-            self._outbox_ids[:0] = outbox_ids
+            self._batches.extendleft(reversed(taken))
+            self._waiting += sum(len(updates) for updates, _ in taken)
+            self._complain("updates_not_published", reason=str(error), waiting=self._waiting)
             self._ready |= ready
             self._wake.set()
             return False
-        self._cleared.extend(outbox_ids)
+        self._cleared.extend(outbox_id for _, outbox_ids in taken for outbox_id in outbox_ids)
+        if self._batches:
+            self._wake.set()
         return True
+
+    def _take_batches(self) -> Iterator[tuple[list[TaskUpdate], list[int]]]:
+        count = 0
+        while self._batches and (not count or count + len(self._batches[0][0]) <= _FLUSH_MAX):
+            batch = self._batches.popleft()
+            count += len(batch[0])
+            self._waiting -= len(batch[0])
+            yield batch
 
     async def _add(self, updates: Sequence[TaskUpdate], ready: Iterable[str]) -> None:
         """Add to the stream, count that, and only then wake other managers: their claims are published after it."""

@@ -79,8 +79,10 @@ class EventLog:
         if self._sequencer is not None:
             self._publish(self._ordered(self._sequencer, entry_id, message))
             self._rest_if_unused()
-        elif self._reading is not None and len(self._arrived) < _ARRIVED_MAX:
+        elif self._reading is not None:
             self._arrived.append((entry_id, message))
+            if len(self._arrived) > _ARRIVED_MAX:
+                self.lose_track()
 
     def lose_track(self) -> None:
         """Entries were missed. Readers are told when what is kept has been read anew."""
@@ -107,14 +109,21 @@ class EventLog:
             sequencer = await self._sequence_kept()
         except REDIS_ERRORS as error:
             log.info("kept_updates_not_read", reason=f"{type(error).__name__}: {error}"[:300])
-            self._reading = None
-            asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self.change_hearing)
+            self._read_again_later()
+            return
+        except Exception as error:
+            log.error("event_log_failed", exc_info=error)
+            self._read_again_later()
             return
         self._sequencer, self._reading, self._arrived = sequencer, None, []
         self._used_at = time.monotonic()
         self._watch_clock()
         log.info("event_log_ready", events=len(sequencer.window))
         self._hub.reset()
+
+    def _read_again_later(self) -> None:
+        self._reading = None
+        asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self.change_hearing)
 
     async def _sequence_kept(self) -> Sequencer:
         sequencer: Sequencer | None = None
@@ -134,7 +143,8 @@ class EventLog:
     def _ordered(self, sequencer: Sequencer, entry_id: EntryId, message: bytes) -> list[tuple[int, LiveEvent]]:
         try:
             return sequencer.take(entry_id, message, now=time.monotonic())
-        except (DecodeError, ValueError):  # the feed has logged it
+        except (DecodeError, ValueError) as error:
+            log.error("update_entry_unreadable", bytes=len(message), reason=str(error)[:200])
             return []
 
     def _publish(self, told: list[tuple[int, LiveEvent]]) -> None:

@@ -1,11 +1,15 @@
 """Hands each event to the readers that want it; an event costs nothing to those that do not."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 from servicekit.errors import Overloaded
 from servicekit.live.events import LiveEvent
 from servicekit.live.filters import Filter
 from servicekit.live.mailbox import Mailbox, Signal
+
+# What listeners are found by: a task, or a type and a status, either of them any.
+Key = int | tuple[str | None, int | None]
 
 LISTENERS_MAX = 20_000
 # The tasks that all listeners together may name.
@@ -26,14 +30,14 @@ class Listener:
 
 
 class Hub:
-    """Listeners, found by task where they name tasks, else by type where they name types."""
+    """Listeners, found by task where they name tasks, else by the types and statuses that they name."""
 
     def __init__(self, *, listeners_max: int = LISTENERS_MAX) -> None:
         self._listeners_max = listeners_max
         self._listeners: set[Listener] = set()
-        self._by_task: dict[int, set[Listener]] = {}
-        self._by_type: dict[str, set[Listener]] = {}
-        self._of_all: set[Listener] = set()
+        self._by_key: dict[Key, set[Listener]] = {}
+        # How many of them name no tasks.
+        self._broad = 0
         self._named = 0
         self.is_closed = False
 
@@ -51,40 +55,35 @@ class Hub:
             return listener
         self._listeners.add(listener)
         self._named += len(wanted.task_ids)
-        for place in self._places(wanted):
-            place.add(listener)
+        self._broad += not wanted.task_ids
+        for key in _keys(wanted):
+            self._by_key.setdefault(key, set()).add(listener)
         return listener
 
     def remove(self, listener: Listener) -> None:
         if listener not in self._listeners:
             return
+        wanted = listener.wanted
         self._listeners.remove(listener)
-        self._named -= len(listener.wanted.task_ids)
-        for place in self._places(listener.wanted):
-            place.discard(listener)
-        for task_id in listener.wanted.task_ids:
-            if not self._by_task.get(task_id, True):
-                del self._by_task[task_id]
-        for name in listener.wanted.types:
-            if not self._by_type.get(name, True):
-                del self._by_type[name]
-
-    @property
-    def hears_all(self) -> bool:
-        """Whether somebody listens to more than single tasks."""
-        return bool(self._of_all or self._by_type)
+        self._named -= len(wanted.task_ids)
+        self._broad -= not wanted.task_ids
+        for key in _keys(wanted):
+            self._by_key[key].remove(listener)
+            if not self._by_key[key]:
+                del self._by_key[key]
 
     def hears(self, task_id: int) -> bool:
         """Whether somebody may want an event of this task."""
-        return self.hears_all or task_id in self._by_task
+        return self._broad > 0 or task_id in self._by_key
 
     def publish(self, events: Sequence[LiveEvent]) -> None:
         """Hand on events, in order."""
         for event in events:
             update = event.update
-            for listeners in (self._by_task.get(update.task_id), self._by_type.get(update.type), self._of_all):
+            keys: tuple[Key, ...] = (update.task_id, *itertools.product((update.type, None), (update.status, None)))
+            for key in keys:
                 # A copy, since a listener that is cut off takes itself off the list.
-                for listener in tuple(listeners or ()):
+                for listener in tuple(self._by_key.get(key, ())):
                     if listener.wanted.wants(update):
                         listener.mailbox.put(event)
 
@@ -104,9 +103,7 @@ class Hub:
         for listener in self._listeners:
             listener.mailbox.signal(Signal.CLOSED)
 
-    def _places(self, wanted: Filter) -> Iterable[set[Listener]]:
-        if wanted.task_ids:
-            return [self._by_task.setdefault(task_id, set()) for task_id in wanted.task_ids]
-        if wanted.types:
-            return [self._by_type.setdefault(name, set()) for name in wanted.types]
-        return [self._of_all]
+
+def _keys(wanted: Filter) -> Iterable[Key]:
+    """What a listener is found by; an event leads to it by one of them at most."""
+    return wanted.task_ids or itertools.product(wanted.types or (None,), wanted.statuses or (None,))

@@ -114,6 +114,7 @@ def summary(followers: Sequence[Follower]) -> str:
     )
 
 
+@pytest.mark.quick
 async def test_f87_followers_of_a_killed_gateway_go_on_at_the_other(run: Run) -> None:
     stack, load = run.stack, Load(run)
     async with followed(run) as followers:

@@ -28,6 +28,8 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180
 
 MIB = 2**20
 CYCLES = 1_000
+# Any one of them ends far sooner.
+STREAM_SECONDS = 30.0
 QUEUED = 10_000
 
 
@@ -81,7 +83,7 @@ async def _open_and_close(stub: "ExecutionServiceAsyncStub", cycles: int) -> Non
 
 
 async def _dispatch(stub: "ExecutionServiceAsyncStub", manager_id: str, *, cancel: bool) -> None:
-    stream = stub.Dispatch()
+    stream = stub.Dispatch(timeout=STREAM_SECONDS)
     await stream.write(pb.DispatchRequest(attach=pb.Attach(manager_id=manager_id)))
     first = await stream.read()
     assert isinstance(first, pb.DispatchResponse)
@@ -96,7 +98,7 @@ async def _dispatch(stub: "ExecutionServiceAsyncStub", manager_id: str, *, cance
 
 async def _watch(stub: "ExecutionServiceAsyncStub", task_id: int) -> None:
     """A stream without an end of its own: it can only be cancelled."""
-    stream = stub.WatchTasks(pb.ExecutionServiceWatchTasksRequest(task_ids=[task_id]))
+    stream = stub.WatchTasks(pb.ExecutionServiceWatchTasksRequest(task_ids=[task_id]), timeout=STREAM_SECONDS)
     await stream.initial_metadata()
     stream.cancel()
 

@@ -79,6 +79,8 @@ class ProxyLoop:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # What was aborted is closed by the loop in its next round.
+        await asyncio.sleep(0)
 
 
 class Proxy:
@@ -150,6 +152,9 @@ class Proxy:
             await connection.run(reader, self._target)
         except (OSError, asyncio.IncompleteReadError):
             connection.reset()
+        except BaseException:  # cancelled: the way to the server may have opened after everything was reset
+            connection.reset()
+            raise
         finally:
             self._connections.discard(connection)
 

@@ -74,27 +74,27 @@ async def hear(seen: Seen, socket: EngineSocket) -> str:
     return kind
 
 
-async def test_every_message_is_as_described(
-    running: RunningGateway, publisher: Publisher, management: FakeManagement
-) -> None:
-    seen = Seen()
+async def publish_every_kind(publisher: Publisher, management: FakeManagement) -> None:
+    """What updates can be of: a change, progress, a result, a failure with all that it can carry."""
     error = TaskError(
         code="failed", message="no", exception="ValueError", signal=9, exit_code=1, peak_memory_bytes=1 << 20
     )
     error.receipt.CopyFrom(
         CancelReceipt(ended_by=CancelReceipt.ENDED_BY_SIGKILL, stopped_after_ms=12, processes_gone=True)
     )
+    await publisher.move(7, PROCESSING)
+    await publisher.progress(7, 1, 0.5, "half")
+    await publisher.move(7, COMPLETED, result=b'{"a":[1]}')
+    failed = management.move(8, FAILED)
+    await publisher.publish(
+        TaskUpdate(task_id=8, type="noop", status=FAILED, revision=failed.revision, attempt=1, error=error)
+    )
 
-    async def happen() -> None:
-        """What updates can be of: a change, progress, a result, a failure."""
-        await publisher.move(7, PROCESSING)
-        await publisher.progress(7, 1, 0.5, "half")
-        await publisher.move(7, COMPLETED, result=b'{"a":[1]}')
-        failed = management.move(8, FAILED)
-        await publisher.publish(
-            TaskUpdate(task_id=8, type="noop", status=FAILED, revision=failed.revision, attempt=1, error=error)
-        )
 
+async def test_every_message_is_as_described(
+    running: RunningGateway, publisher: Publisher, management: FakeManagement
+) -> None:
+    seen = Seen()
     for task_id in (8, 9):
         management.store(Submission(task_id=task_id, type="noop", data=b"{}", pool="io"))
     async with (
@@ -109,7 +109,7 @@ async def test_every_message_is_as_described(
             seen.check(RAW[message["event"]], message)
             name, data = await events.hear()
             seen.check(f"event{camel(name)}", data)
-        await happen()
+        await publish_every_kind(publisher, management)
         for _ in range(4):
             seen.check("taskUpdate", await raw.hear())
             name, data = await events.hear()

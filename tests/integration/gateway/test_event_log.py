@@ -1,11 +1,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 import redis.asyncio
 
-from headrace.v1.task_pb2 import TaskStatus, TaskUpdate
+from headrace.v1.task_pb2 import TaskStatus, TaskUpdate, UpdateBatch
 from management_service.publishing import Publisher
 from servicekit import redis_keys
 from servicekit.live.cursors import Cursor
@@ -68,9 +69,8 @@ async def test_a_reader_starts_at_the_end_and_misses_nothing_then(redis_url: str
     await reader.stop()
 
 
-async def test_a_restart_of_redis_costs_a_reader_no_entry(own_redis: tuple[RunningServer, str]) -> None:
-    server, url = own_redis
-    heard = Heard()
+async def reader_of_a_killed_server(server: RunningServer, url: str, heard: Heard) -> UpdateReader:
+    """A reader that has heard one entry, and whose server is gone."""
     reader = UpdateReader(url, heard)
     reader.start()
     await wait_until(lambda: reader.connected)
@@ -79,6 +79,13 @@ async def test_a_restart_of_redis_costs_a_reader_no_entry(own_redis: tuple[Runni
         await wait_until(lambda: heard.messages == [b"one"])
     await asyncio.to_thread(server.kill)
     await wait_until(lambda: not reader.connected)
+    return reader
+
+
+async def test_a_restart_of_redis_costs_a_reader_no_entry(own_redis: tuple[RunningServer, str]) -> None:
+    server, url = own_redis
+    heard = Heard()
+    reader = await reader_of_a_killed_server(server, url, heard)
     await asyncio.to_thread(server.start)
     async with redis.asyncio.Redis.from_url(url) as client:
         # As soon as Redis is there, most likely before the reader is.
@@ -91,14 +98,7 @@ async def test_a_restart_of_redis_costs_a_reader_no_entry(own_redis: tuple[Runni
 async def test_a_reader_whose_place_was_cut_off_says_so(own_redis: tuple[RunningServer, str]) -> None:
     server, url = own_redis
     heard = Heard()
-    reader = UpdateReader(url, heard)
-    reader.start()
-    await wait_until(lambda: reader.connected)
-    async with redis.asyncio.Redis.from_url(url) as client:
-        await publish_message(client, b"one")
-        await wait_until(lambda: heard.messages == [b"one"])
-    await asyncio.to_thread(server.kill)
-    await wait_until(lambda: not reader.connected)
+    reader = await reader_of_a_killed_server(server, url, heard)
     await reader.stop()
     await asyncio.to_thread(server.start)
     async with redis.asyncio.Redis.from_url(url) as client:
@@ -230,3 +230,41 @@ async def test_a_reader_that_comes_while_the_feed_finds_its_place_is_served(
     await becoming_ready
     assert log.position is not None
     await log.stop()
+
+
+async def test_a_reader_starts_anew_where_too_much_came_while_the_kept_was_read(
+    live: Live, store: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("servicekit.live.event_log._ARRIVED_MAX", 2)
+    await publish_update(store, change(1, 1))
+    becoming_ready = asyncio.create_task(live.log.ready())
+    await asyncio.sleep(0)
+    for number in range(3):
+        live.log.take((10**13, number), b"")
+    await becoming_ready
+    listener = live.hub.add(Filter())
+    assert live.log.revision_of(1) == 1
+    await publish_update(store, change(1, 2))
+    assert await next_told(listener) == (1, 2)
+
+
+async def test_a_long_queue_goes_out_in_parts_and_in_order(
+    redis_url: str, store: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("management_service.publishing._FLUSH_MAX", 10)
+    publisher = Publisher(store)
+    for number in range(1, 31):
+        publisher.put([change(number, 1), change(number, 2), change(number, 3)], outbox_ids=[number])
+    publisher.put_ready(["cpu"])
+    async with store.pubsub() as channel:
+        await channel.subscribe(redis_keys.READY_CHANNEL)
+        await publisher.settle()
+        await wait_until(lambda: channel.get_message(ignore_subscribe_messages=True, timeout=1))
+    assert publisher.take_cleared() == list(range(1, 31))
+    entries = await store.xrange(redis_keys.UPDATES) or []
+    batches = [
+        UpdateBatch.FromString(cast("bytes", value)) for _, fields in entries for value in (fields or {}).values()
+    ]
+    assert len(batches) == 10
+    told = [task_id for batch in batches for task_id in batch.task_ids]
+    assert told == [number for number in range(1, 31) for _ in range(3)]

@@ -25,12 +25,14 @@ async def test_each_hears_what_it_wants(hub: Hub) -> None:
     of_type = hub.add(wanted(types=["noop", "other"]))
     ends = hub.add(wanted(statuses=[COMPLETED]))
     both = hub.add(wanted(1, 2, types=["other"], statuses=[PROCESSING]))
+    ends_of_type = hub.add(wanted(types=["noop", "third"], statuses=[COMPLETED]))
     hub.publish(events(update(1, 1), update(2, 1, type="other"), update(3, 2, COMPLETED, type="third")))
     assert heard(everything) == [1, 2, 3]
     assert heard(one) == [1]
     assert heard(of_type) == [1, 2]
     assert heard(ends) == [3]
     assert heard(both) == [2]
+    assert heard(ends_of_type) == [3]
 
 
 async def test_an_event_that_nobody_wants_is_known_to_be_one(hub: Hub) -> None:
@@ -38,14 +40,13 @@ async def test_an_event_that_nobody_wants_is_known_to_be_one(hub: Hub) -> None:
     one = hub.add(wanted(1))
     assert hub.hears(1)
     assert not hub.hears(2)
-    assert not hub.hears_all
-    of_type = hub.add(wanted(types=["noop"]))
+    of_type = hub.add(wanted(types=["noop"], statuses=[PROCESSING, COMPLETED]))
     assert hub.hears(2)
     of_type.close()
     one.close()
     one.close()
     assert not hub.hears(1)
-    assert not hub.hears_all
+    assert not hub.hears(2)
     assert len(hub) == 0
 
 
