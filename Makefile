@@ -85,9 +85,14 @@ protos: $(STAMP) ## Generate headrace/v1 from protos/
 	$(BIN)/python tools/generate_protos.py
 
 .PHONY: lock
-lock: $(STAMP) ## Resolve requirements.lock anew
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		--all-extras --upgrade pyproject.toml -o requirements.lock
+lock: $(STAMP) ## Resolve requirements.lock and the lock files of the images anew
+	$(RESOLVE) --all-extras --upgrade pyproject.toml -o requirements.lock
+	for service in gateway management execution; do \
+		$(RESOLVE) --extra $$service -c requirements.lock pyproject.toml -o deploy/docker/$$service.lock || exit 1; done
+	$(RESOLVE) --extra gateway --extra management --extra execution --extra reload -c requirements.lock pyproject.toml \
+		-o deploy/docker/development.lock
+
+RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .PHONY: bench
 bench: $(STAMP) ## Measure throughput, latency, CPU and memory of a whole cluster
@@ -96,3 +101,7 @@ bench: $(STAMP) ## Measure throughput, latency, CPU and memory of a whole cluste
 .PHONY: bench-live
 bench-live: $(STAMP) ## Measure what thousands of WebSocket clients cost a gateway
 	$(BIN)/python -m bench.live
+
+.PHONY: secrets
+secrets: ## Make the passwords of docker-compose.yml, those that are not there yet
+	$(PYTHON) deploy/make_secrets.py

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
         task,
     )
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Backoff",
     "ErrorKind",

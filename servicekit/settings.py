@@ -1,13 +1,14 @@
 """Settings that every service has, read from `HEADRACE_*`; `HEADRACE_X_FILE` names a file that holds X."""
 
 import contextlib
+import ipaddress
 import os
 import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -65,7 +66,7 @@ class ServiceSettings(BaseSettings):
     # Where to listen.
     host: str = "127.0.0.1"
     grpc_port: int = Field(default=0, ge=0, le=65535)
-    # Where others find us.
+    # Where others find us: an address, a name, or a network that this machine is in, such as 10.1.0.0/16.
     advertise_host: str = Field(default_factory=lambda data: reachable_host(data.get("host", "")))
     consul_url: str = Field(default="http://127.0.0.1:8500", pattern=r"^https?://[^/]+")
     consul_token: SecretStr | None = None
@@ -73,6 +74,11 @@ class ServiceSettings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
     # How long what runs may go on after the order to stop.
     grace: Seconds = Field(default=timedelta(seconds=30), ge=timedelta(0), le=timedelta(hours=1))
+
+    @field_validator("advertise_host")
+    @classmethod
+    def _of_network(cls, value: str) -> str:
+        return own_address(value) if "/" in value else value
 
     @classmethod
     def settings_customise_sources(
@@ -124,3 +130,16 @@ def reachable_host(host: str) -> str:
         return socket.gethostbyname(socket.gethostname())
     except OSError:
         return socket.gethostname()
+
+
+def own_address(network_name: str) -> str:
+    """This machine's address in the network `10.1.0.0/16`. Raises ValueError where it has none, or it is no network."""
+    network = ipaddress.ip_network(network_name)
+    family = socket.AF_INET6 if network.version == 6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        # Sends nothing: the kernel chooses the address that it would send from.
+        probe.connect((str(network.network_address + 1), 9))
+        address: str = probe.getsockname()[0]
+        if ipaddress.ip_address(address) in network:
+            return address
+    raise ValueError(f"this machine has no address in {network}")

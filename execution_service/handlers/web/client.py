@@ -8,7 +8,6 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncGenerator
-from importlib.metadata import version
 from ssl import SSLContext
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from execution_service.handlers.web.bodies import Model, read_body, read_model, 
 from execution_service.handlers.web.connecting import JudgingBackend, Resolve, resolve
 from execution_service.handlers.web.failures import failure, failure_of_exception, failure_of_status
 from execution_service.handlers.web.urls import Target, parse_url, redirected
+from headrace import __version__
 
 # A call with all its redirects, and each wait for the API to say something.
 CALL_SECONDS_MAX = 12.0
@@ -59,7 +59,7 @@ class WebClient:
         self._headers = [
             ("Accept", "application/json"),
             ("Accept-Encoding", "gzip"),
-            ("User-Agent", f"headrace/{version('headrace')}"),
+            ("User-Agent", f"headrace/{__version__}"),
         ]
 
     async def get(self, url: str, model: type[Model], *, deadline: float | None = None) -> Model:

@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 from headrace.local.process import LOOPBACK
 from headrace.local.registry.agent import Agent
@@ -35,15 +36,15 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line, default=repr)
 
 
-async def serve(port: int) -> None:
+async def serve(host: str, port: int, token: str | None) -> None:
     stop = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
     agent = Agent()
-    server = HttpServer(ConsulApi(agent).answer)
+    server = HttpServer(ConsulApi(agent, token=token).answer)
     agent.start()
-    bound = await server.start(LOOPBACK, port)
-    log.info("registry_started", extra={"address": f"{LOOPBACK}:{bound}"})
+    bound = await server.start(host, port)
+    log.info("registry_started", extra={"address": f"{host}:{bound}"})
     await stop.wait()
     await server.stop()
     await agent.stop()
@@ -52,12 +53,17 @@ async def serve(port: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m headrace.local.registry", description=__doc__)
-    parser.add_argument("--port", type=int, default=8500, help="port on loopback; 0 takes a free one")
+    parser.add_argument("--host", default=LOOPBACK, help="address to listen on")
+    parser.add_argument("--port", type=int, default=8500, help="port to listen on; 0 takes a free one")
+    parser.add_argument("--token-file", type=Path, help="file with the token that clients have to send")
     arguments = parser.parse_args()
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    asyncio.run(serve(arguments.port))
+    token = arguments.token_file.read_text().strip() if arguments.token_file else None
+    if token == "":
+        parser.error(f"--token-file: {arguments.token_file} is empty")
+    asyncio.run(serve(arguments.host, arguments.port, token))
 
 
 if __name__ == "__main__":

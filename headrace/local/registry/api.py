@@ -1,5 +1,6 @@
 """The routes of the Consul HTTP API that the registry answers, and the JSON of their answers."""
 
+import hmac
 import random
 from collections.abc import Callable
 from http import HTTPStatus
@@ -23,10 +24,11 @@ _UNSUPPORTED = ("filter", "tag", "near", "node-meta", "peer")
 
 
 class ConsulApi:
-    """Answers requests on behalf of an agent."""
+    """Answers requests on behalf of an agent; where there is a token, to those alone that know it."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, *, token: str | None = None) -> None:
         self._agent = agent
+        self._token = token
         self._fixed: dict[tuple[str, str], Callable[[Request], Response]] = {
             ("PUT", "/v1/agent/service/register"): self._register,
             ("GET", "/v1/agent/services"): self._agent_services,
@@ -42,6 +44,8 @@ class ConsulApi:
         }
 
     async def answer(self, request: Request) -> Response:
+        if not self._may(request):
+            return text_response("Permission denied", HTTPStatus.FORBIDDEN)
         try:
             if request.method == "GET" and request.path.startswith("/v1/health/service/"):
                 return await self._health(request.path.removeprefix("/v1/health/service/"), request)
@@ -57,6 +61,12 @@ class ConsulApi:
         except NotATtlCheckError as error:
             message = f'CheckID "{error}" does not have associated TTL'
             return text_response(message, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def _may(self, request: Request) -> bool:
+        # As in Consul, which tells everybody whether it has a leader.
+        if self._token is None or request.path == "/v1/status/leader":
+            return True
+        return hmac.compare_digest(request.headers.get("x-consul-token", "").encode(), self._token.encode())
 
     def _answer_at_once(self, request: Request) -> Response:
         if fixed := self._fixed.get((request.method, request.path)):

@@ -26,6 +26,7 @@ class Request:
     method: str
     path: str
     query: Mapping[str, str]
+    headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> object:
@@ -191,7 +192,7 @@ def _parse(buffer: bytearray) -> tuple[Request, bool] | None:
     del buffer[: end + length]
     # Parameters without a value count: `?passing` asks for the same as `?passing=1`.
     parameters = dict(parse_qsl(query, keep_blank_values=True))
-    request = Request(method=method, path=unquote(path), query=parameters, body=body)
+    request = Request(method=method, path=unquote(path), query=parameters, headers=headers, body=body)
     return request, headers.get("connection", "").lower() != "close"
 
 

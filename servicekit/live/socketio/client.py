@@ -178,7 +178,8 @@ class Clients:
         """Raises Refused where there is no such session any more."""
         client = self._by_sid.get(sid)
         if client is None or client.socket.closed:
-            raise Refused(400, UNKNOWN_SESSION, "There is no such session; connect anew.")
+            # Not 400, as engine.io has it: a proxy may ask the next gateway, since nothing was done here.
+            raise Refused(404, UNKNOWN_SESSION, "There is no such session; connect anew.")
         return client
 
     def note_upgraded(self, client: Client) -> None:
