@@ -104,4 +104,4 @@ bench-live: $(STAMP) ## Measure what thousands of WebSocket clients cost a gatew
 
 .PHONY: secrets
 secrets: ## Make the passwords of docker-compose.yml, those that are not there yet
-	$(PYTHON) deploy/make_secrets.py
+	$(PYTHON) -m deploy.make_secrets

@@ -1,4 +1,4 @@
-"""`python deploy/make_secrets.py`: the passwords that `docker-compose.yml` asks for, in `deploy/secrets`.
+"""`python -m deploy.make_secrets`: the passwords that `docker-compose.yml` asks for, in `deploy/secrets`.
 
 What exists is kept: a data volume goes on with the password that it was made with. Containers read the files as users
 of their own, so the files are readable and the folder is not.

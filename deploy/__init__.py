@@ -1,0 +1,1 @@
+"""How Headrace is run in containers, and the tools for that."""
