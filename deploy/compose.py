@@ -95,6 +95,17 @@ class Compose:
         except FileNotFoundError:
             raise DeployError("`docker` is not on the PATH; Docker with the compose plugin is needed") from None
 
+    def docker(self, *arguments: str, timeout: float = CALL_SECONDS) -> str:
+        """Run `docker ARGUMENTS`, for what concerns one container, and return what it printed. Raises DeployError."""
+        name = " ".join(("docker", *arguments[:3]))
+        try:
+            done = subprocess.run(["docker", *arguments], capture_output=True, timeout=timeout, check=False)
+        except subprocess.TimeoutExpired:
+            raise DeployError(f"`{name}` took longer than {timeout:g} s") from None
+        if done.returncode != 0:
+            raise DeployError(f"`{name}` failed: {reason_in(done.stderr)}")
+        return done.stdout.decode(errors="replace")
+
     def containers(self, *services: str) -> list[Container]:
         """The containers of these services (without any: of all), running or not, in the order of their names."""
         output = self.run("ps", "--all", "--no-trunc", "--format", "json", *services)

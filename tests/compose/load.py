@@ -8,6 +8,7 @@ import httpx
 
 from tests.support.api import Api
 from tests.support.side_effects import SideEffects
+from tests.support.waiting import wait_until
 
 BATCH = 5
 TASK_SECONDS = 0.2
@@ -40,9 +41,7 @@ class Load:
     async def grow(self, count: int, *, timeout: float = 60) -> None:
         """Wait until so many more tasks are accepted."""
         wanted = len(self.accepted) + count
-        async with asyncio.timeout(timeout):
-            while len(self.accepted) < wanted:
-                await asyncio.sleep(0.02)
+        await wait_until(lambda: len(self.accepted) >= wanted, timeout=timeout)
 
     async def finish(self, *, again: bool = False, timeout: float = 120) -> None:
         """Stop, and check that every accepted task completed, each attempt was started once, and none without need.

@@ -1,6 +1,7 @@
 """The containers of one stack, as an operator handles them: by `docker compose` and `docker`."""
 
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -106,10 +107,8 @@ class Stack:
 
         `docker kill` would count as the wish that it stays down.
         """
-        try:
+        with contextlib.suppress(CommandError):  # the shell is among the killed
             await self.docker("exec", container.id, "sh", "-c", "kill -9 -1")
-        except CommandError:
-            pass  # the shell is among the killed
 
     async def scale(self, service: str, count: int) -> None:
         """As an operator does it: those that are there stay as they are."""

@@ -1,9 +1,5 @@
 """The acceptance tests of a task's life, over the proxy and all containers: those that need the API alone."""
 
-from collections.abc import AsyncIterator
-
-import pytest
-
 from tests.acceptance.test_task_life import (  # noqa: F401 - collected here, with the `api` of this folder
     test_a_batch_is_accepted_as_a_whole_and_every_task_runs,
     test_a_failing_task_is_retried_and_a_permanent_error_is_not,

@@ -33,10 +33,9 @@ async def test_images_hold_what_their_service_needs(stack: Stack) -> None:
     print(f"image sizes in MB: {sizes}")  # noqa: T201
     assert sizes["gateway"] < 250
     assert sizes["management"] < 250
+    search = "import importlib.util as u; print(u.find_spec('PIL'), u.find_spec('numpy'))"
     for role in ("gateway", "management"):
-        assert await python(stack, role, "import importlib.util as u; print(u.find_spec('PIL'), u.find_spec('numpy'))") == (
-            "None None"
-        )
+        assert await python(stack, role, search) == "None None"
 
 
 @pytest.mark.parametrize("role", OWN)
