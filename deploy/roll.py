@@ -17,6 +17,8 @@ HEALTHY_SECONDS = 120.0
 # Longer than any grace of docker-compose.yml.
 STOP_SECONDS = 180.0
 _POLL_SECONDS = 0.5
+_ENDED = ("restarting", "exited", "dead")
+_LOG_LINES = 3
 
 
 def roll(compose: Compose, service: str) -> None:
@@ -53,6 +55,10 @@ def _wait_for_new(compose: Compose, service: str, known: set[str]) -> Container:
         new = [container for container in compose.containers(service) if container.container_id not in known]
         if len(new) == 1 and new[0].healthy:
             return new[0]
+        for container in new:
+            if container.state in _ENDED:
+                log = compose.docker("logs", "--tail", str(_LOG_LINES), container.container_id)
+                raise DeployError(f"{container.name} ends as soon as it is started; its log says: {log.strip()}")
         if time.monotonic() >= deadline:
             states = ", ".join(f"{container.name} is {container.health or container.state}" for container in new)
             raise DeployError(f"{service}: not healthy after {HEALTHY_SECONDS:g} s: {states or 'no new container'}")

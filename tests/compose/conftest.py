@@ -64,7 +64,7 @@ async def _has_consul(stack: Stack) -> bool:
     return True
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def api(stack: Stack) -> AsyncIterator[Api]:
     """The API of a stack that is whole."""
     for service, count in SIZES.items():
@@ -82,7 +82,7 @@ def effects(stack: Stack, request: pytest.FixtureRequest) -> SideEffects:
     return SideEffects(path)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def load(api: Api, effects: SideEffects) -> AsyncIterator[Load]:
     async with Load(api, effects) as load:
         yield load

@@ -14,6 +14,9 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 MB = 1_000_000
+MIB = 1024 * 1024
+PROBLEM = "application/problem+json"
+JSON = {"Content-Type": "application/json"}
 OWN = ("gateway", "management", "execution")
 STORES = ("redis", "tasks-db", "results-db")
 PORTS = {"redis": 6379, "tasks-db": 5432, "results-db": 5432, "consul": 8500, "gateway": 8080, "management": 50051}
@@ -99,12 +102,32 @@ async def test_the_order_to_stop_reaches_the_service(stack: Stack, api: Api, rol
 
 async def test_the_proxy_carries_what_a_gateway_takes(stack: Stack, api: Api) -> None:
     """Big bodies go through, and those that are too big are refused by the gateway, with its reason."""
-    words = "mill " * 1_000_000
+    words = "mill " * 800_000
     task = await api.final(await api.submit("word_count", {"text": words}))
-    assert task["result"]["words"] == 1_000_000
-    answer = await api.http.post("/api/tasks", content=b"x" * (33 * 1024 * 1024), headers={"Content-Type": "text/json"})
+    assert task["result"]["words"] == 800_000
+    answer = await api.http.post("/api/tasks", content=b"x" * (33 * MIB), headers=JSON)
     assert answer.status_code == 413
-    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.headers["Content-Type"] == PROBLEM
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        ("GET /api/tasks/%00 HTTP/1.1", 400),
+        (f"GET /{'x' * 20_000} HTTP/1.1", 414),
+        ("POST /api/tasks HTTP/1.1\r\nContent-Length: 99999999", 413),
+    ],
+)
+async def test_what_the_proxy_refuses_itself_is_a_problem_too(
+    stack: Stack, api: Api, request_line: str, status: int
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    writer.write(f"{request_line}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+    writer.close()
+    assert head.startswith(f"HTTP/1.1 {status} ")
+    assert f"Content-Type: {PROBLEM}" in head
+    assert json.loads(body)["status"] == status
 
 
 async def test_the_proxy_says_that_no_gateway_is_there(stack: Stack, api: Api) -> None:
@@ -112,7 +135,9 @@ async def test_the_proxy_says_that_no_gateway_is_there(stack: Stack, api: Api) -
     await stack.docker("stop", container.id)
     try:
         async with httpx.AsyncClient(base_url=stack.url, timeout=15) as http:
-            assert (await http.get("/api/stats")).status_code == 502
+            answer = await http.get("/api/stats")
+            assert (answer.status_code, answer.json()["code"]) == (502, "no_gateway")
+            assert (answer.headers["Content-Type"], answer.headers["Retry-After"]) == (PROBLEM, "1")
     finally:
         await stack.docker("start", container.id)
 

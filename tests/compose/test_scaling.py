@@ -5,7 +5,7 @@ import pytest
 from tests.compose.conftest import SIZES
 from tests.compose.load import Load
 from tests.compose.replicas import hosts_of
-from tests.compose.stack import Stack
+from tests.compose.stack import CommandError, Stack
 from tests.support.api import Api
 from tests.support.waiting import wait_until
 
@@ -42,3 +42,25 @@ async def test_replicas_are_replaced_one_after_the_other(stack: Stack, load: Loa
     await load.grow(MORE)
     assert not load.refused
     await load.finish()
+
+
+async def test_a_release_that_does_not_start_replaces_nothing(stack: Stack, load: Load) -> None:
+    before = await stack.containers("management")
+    # Ends at once: it is another program, without a place to write.
+    await stack.docker("tag", (await stack.only("redis")).image, "headrace-management:broken")
+    try:
+        await load.grow(MORE)
+        with pytest.raises(CommandError, match="headrace-test-management-4 ends as soon as it is started"):
+            await stack.run("env", "HEADRACE_VERSION=broken", "make", "compose-roll", "SERVICE=management")
+        await load.grow(MORE)
+        assert await stack.containers("management") == before
+        assert not load.refused
+        await load.finish()
+    finally:
+        await stack.docker("rmi", "headrace-management:broken")
+
+
+@pytest.mark.parametrize("service", ["redis", "", "gateway nonsense"])
+async def test_what_cannot_be_rolled_is_refused(stack: Stack, service: str) -> None:
+    with pytest.raises(CommandError, match=r"usage: python -m deploy\.roll"):
+        await stack.run("make", "compose-roll", f"SERVICE={service}")

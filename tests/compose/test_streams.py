@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from tests.compose.conftest import SIZES
 from tests.compose.stack import Stack
@@ -20,7 +21,7 @@ GATEWAYS = 3
 WORDS = {"text": "one two"}
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def gateways(stack: Stack, api: Api) -> AsyncIterator[None]:
     """Several, all of them asked by the proxy."""
     await stack.scale("gateway", GATEWAYS)
