@@ -41,8 +41,8 @@ up: $(STAMP) ## Start a cluster on this machine (Ctrl-C stops it)
 
 .PHONY: test
 test: $(STAMP) $(JS) ## Run all tests but the long fault scenarios
-	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder -m "not alone" --ignore tests/faults
-	$(BIN)/pytest -m "alone or quick"
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder -m "not alone" --ignore tests/faults --ignore tests/compose
+	$(BIN)/pytest -m "alone or quick" --ignore tests/compose
 
 .PHONY: faults
 faults: $(STAMP) ## Break everything on purpose: crash points and fault scenarios (about 40 minutes)
@@ -107,3 +107,11 @@ bench-live: $(STAMP) ## Measure what thousands of WebSocket clients cost a gatew
 .PHONY: secrets
 secrets: ## Make the passwords of docker-compose.yml, those that are not there yet
 	$(PYTHON) -m deploy.make_secrets
+
+.PHONY: compose-roll
+compose-roll: ## Replace the containers of SERVICE (management, execution, gateway) one after the other
+	$(PYTHON) -m deploy.roll $(SERVICE)
+
+.PHONY: compose-test
+compose-test: $(STAMP) $(JS) ## Build the images, start the containers, and break, scale and roll them (needs Docker)
+	$(BIN)/pytest tests/compose

@@ -1,6 +1,7 @@
 """An execution replica put together: what it consists of, how it starts, and how it drains."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -26,6 +27,7 @@ from headrace.tasks import TaskModuleError, TaskRegistry, load_registry
 from headrace.v1.execution_pb2_grpc import add_ExecutionServiceServicer_to_server
 from result_store.store import ResultStore
 from servicekit.clock import SystemClock
+from servicekit.discovery import address_of
 from servicekit.errors import NotFound
 from servicekit.grpc_server import GrpcServer
 from servicekit.live.hub import Hub
@@ -95,7 +97,7 @@ class ExecutionService:
         )
         self._scaling = self._worker_scaling()
         # Known once it is started.
-        self.http_port = 0
+        self.http_port = self._port = 0
         self._live = self._live_server(hub)
         self._sweeper = ResultSweeper(store, keep=settings.retention + KEEP_LONGER)
         self._beats = BackgroundLoop("heartbeat", self._beat, interval=BEAT_SECONDS, jitter=0)
@@ -146,8 +148,8 @@ class ExecutionService:
         self.replica.outcomes.logs.start()
         self.replica.earlier.start()
         port = await self._server.start()
-        host = self._settings.advertise_host
-        self.replica.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._port = port
+        self._note_address()
         self.http_port = await self._live.start()
         self._beats.start()
         self._ticks.start()
@@ -158,7 +160,7 @@ class ExecutionService:
             ServiceRegistration(
                 name=CONSUL_NAME,
                 service_id=f"{CONSUL_NAME}-{self._settings.replica}",
-                host=host,
+                host=self._settings.current_host,
                 port=port,
                 grpc_check=True,
                 meta={"replica": self._settings.replica, "http_port": str(self.http_port)},
@@ -235,7 +237,13 @@ class ExecutionService:
         self.replica.settle()
 
     async def _beat(self) -> None:
+        self._note_address()
         self.replica.beat()
+
+    def _note_address(self) -> None:
+        """What the next session says; the address may have changed. Cut off from its network a machine has none."""
+        with contextlib.suppress(ValueError):
+            self.replica.address = address_of(self._settings.current_host(), self._port)
 
     async def _tick(self) -> None:
         self.replica.tick()

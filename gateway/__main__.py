@@ -1,6 +1,7 @@
 """`python -m gateway`: the REST and WebSocket edge of Headrace."""
 
 import asyncio
+import time
 
 import structlog
 
@@ -28,6 +29,10 @@ EXECUTION = "headrace-execution"
 _OTHER_FILES = 200
 # How long others may take to hear from the registry that this gateway goes, before it ends what lasts.
 _LEAVE_SECONDS = 1.0
+# So long a gateway that cannot take tasks yet refuses connections, by which a proxy turns to another one. Then it says
+# what is missing.
+_FIRST_READY_SECONDS = 3.0
+_LOOK_SECONDS = 0.02
 # What is in flight to stores may take so long, once no request waits for it any more.
 _CLOSE_SECONDS = 2.5
 
@@ -48,9 +53,10 @@ async def main(stop: asyncio.Event) -> None:
     execution_pool = ReplicaPool(execution_watch, ExecutionServiceStub)
     gateway = Gateway(settings, pool, Execution(execution_watch, execution_pool))
     server = build_server(create_app(gateway), connections_max=settings.connections_max, grace=settings.grace)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    serving: asyncio.Task[None] | None = None
     try:
         await _unless_stopped(stop, asyncio.create_task(_connect(watch, execution_watch, gateway)))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
         await _unless_stopped(stop, asyncio.create_task(registry.register(_registration(settings, port))))
         if not stop.is_set():
             log.info("service_started", host=settings.host, port=port)
@@ -72,15 +78,22 @@ async def main(stop: asyncio.Event) -> None:
 
 
 async def _connect(watch: ConsulWatch, execution_watch: ConsulWatch, gateway: Gateway) -> None:
+    """Connect to everything, and wait a moment until that is enough to take tasks."""
     await asyncio.gather(watch.start(), execution_watch.start())
     await gateway.start()
+    deadline = time.monotonic() + _FIRST_READY_SECONDS
+    while not gateway.readiness.ready:
+        if time.monotonic() >= deadline:
+            log.warning("not_ready_yet", problems=gateway.readiness.problems())
+            break
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _registration(settings: GatewaySettings, port: int) -> ServiceRegistration:
     return ServiceRegistration(
         name=SERVICE,
         service_id=f"{SERVICE}-{settings.replica}",
-        host=settings.advertise_host,
+        host=settings.current_host,
         port=port,
         http_check="/readyz",
         meta={"replica": settings.replica},
@@ -100,7 +113,7 @@ async def _unless_stopped(stop: asyncio.Event, work: asyncio.Task[None], *, canc
 
 
 async def _stop_serving(
-    gateway: Gateway, registry: ConsulRegistry, server: EmbeddedServer, serving: asyncio.Task[None]
+    gateway: Gateway, registry: ConsulRegistry, server: EmbeddedServer, serving: asyncio.Task[None] | None
 ) -> None:
     """Say that it is not ready, leave the registry, end live streams, answer the requests that were begun."""
     gateway.draining = True
@@ -108,10 +121,11 @@ async def _stop_serving(
     await asyncio.wait([leaving], timeout=_LEAVE_SECONDS)
     await gateway.drain()
     server.should_exit = True
-    _, unfinished = await asyncio.wait([serving], timeout=gateway.settings.grace.total_seconds())
-    if unfinished:
-        log.warning("requests_interrupted", count=gateway.interrupts.fire())
-        await asyncio.wait([serving])
+    if serving is not None:
+        _, unfinished = await asyncio.wait([serving], timeout=gateway.settings.grace.total_seconds())
+        if unfinished:
+            log.warning("requests_interrupted", count=gateway.interrupts.fire())
+            await asyncio.wait([serving])
     await asyncio.wait([leaving], timeout=_LEAVE_SECONDS)
 
 

@@ -87,7 +87,7 @@ def _registration(settings: ManagementSettings, port: int) -> ServiceRegistratio
     return ServiceRegistration(
         name="headrace-management",
         service_id=f"headrace-management-{settings.replica}",
-        host=settings.advertise_host,
+        host=settings.current_host,
         port=port,
         grpc_check=True,
         meta={"replica": settings.replica},

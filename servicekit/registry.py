@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,21 +23,31 @@ _LOOK_SECONDS = 5.0
 # Longer than the interval and the timeout of a check together.
 _NAME_SECONDS = 3.0
 _NAME_PAUSE_SECONDS = 0.2
+# Consul's own, and those of what is read from its answers, or of our address.
+_FAILURES = (ConsulException, httpx.HTTPError, KeyError, TypeError, ValueError)
 # Consul takes nothing below a minute.
 _FORGET_AFTER = "1m"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceRegistration:
-    """One replica as it is announced. Consul checks it by the gRPC health service, or by an HTTP path."""
+    """One replica as it is announced. Consul checks it by the gRPC health service, or by an HTTP path.
+
+    `host` is asked for whenever that is said or held against the list, since it may change; it raises ValueError while
+    there is none.
+    """
 
     name: str
     service_id: str
-    host: str
+    host: Callable[[], str]
     port: int
     grpc_check: bool = False
     http_check: str | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        return address_of(self.host(), self.port)
 
 
 class ConsulRegistry:
@@ -60,7 +70,7 @@ class ConsulRegistry:
             await self._refuse_a_second(registration)
             self._registrations.append(registration)
             await _register(self._consul, registration)
-        except (ConsulException, httpx.HTTPError, KeyError, TypeError) as error:
+        except _FAILURES as error:
             log.warning("registration_delayed", service_id=registration.service_id, reason=_reason(error))
             if registration not in self._registrations:
                 self._registrations.append(registration)
@@ -105,20 +115,21 @@ class ConsulRegistry:
         An address that another name has registered too was given to that one after the death of ours.
         """
         _, listed = await self._consul.health.service(registration.name, passing=True)
-        here = address_of(registration.host, registration.port)
+        here = registration.address
         ids: dict[str, set[str]] = {}
         for service in (entry["Service"] for entry in listed):
             ids.setdefault(address_of(service["Address"], service["Port"]), set()).add(service["ID"])
         return next((a for a, found in ids.items() if a != here and found == {registration.service_id}), None)
 
     async def keep_registered(self) -> None:
-        """Register again what the registry does not list any more."""
+        """Register again what the registry does not list any more, or elsewhere."""
         for registration in self._registrations:
             try:
                 _, listed = await self._consul.health.service(registration.name)
-                if not any(entry["Service"]["ID"] == registration.service_id for entry in listed):
+                found = {entry["Service"]["ID"]: entry["Service"] for entry in listed}.get(registration.service_id)
+                if found is None or address_of(found["Address"], found["Port"]) != registration.address:
                     await _register(self._consul, registration)
-            except (ConsulException, httpx.HTTPError, KeyError, TypeError) as error:
+            except _FAILURES as error:
                 raise Unavailable(_reason(error), code="registry_unavailable") from error
 
 
@@ -126,20 +137,19 @@ async def _register(consul: AsyncConsul, registration: ServiceRegistration) -> N
     await consul.agent.service.register(
         registration.name,
         service_id=registration.service_id,
-        address=registration.host,
+        address=registration.host(),
         port=registration.port,
         meta=dict(registration.meta),
         check=_check(registration),
     )
-    log.info("registered", service_id=registration.service_id, host=registration.host, port=registration.port)
+    log.info("registered", service_id=registration.service_id, address=registration.address)
 
 
 def _check(registration: ServiceRegistration) -> dict[str, Any] | None:
-    address = address_of(registration.host, registration.port)
     if registration.grpc_check:
-        target = {"grpc": address}
+        target = {"grpc": registration.address}
     elif registration.http_check is not None:
-        target = {"http": f"http://{address}{registration.http_check}"}
+        target = {"http": f"http://{registration.address}{registration.http_check}"}
     else:
         return None
     return {

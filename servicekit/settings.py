@@ -1,7 +1,6 @@
 """Settings that every service has, read from `HEADRACE_*`; `HEADRACE_X_FILE` names a file that holds X."""
 
 import contextlib
-import ipaddress
 import os
 import socket
 from datetime import timedelta
@@ -13,10 +12,10 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from servicekit import failpoints
+from servicekit.addresses import current_host, reachable_host
 
 ENV_PREFIX = "HEADRACE_"
 _FILE_SUFFIX = "_FILE"
-_WILDCARD_HOSTS = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound to
 
 
 def _seconds(value: Any) -> Any:
@@ -70,11 +69,16 @@ class ServiceSettings(BaseSettings):
         description="Name of this replica: of its host and process, unless it is set here to stay over restarts.",
     )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
-    grpc_port: int = Field(default=0, ge=0, le=65535, description="Where to listen for gRPC, which the gateway does not; 0 takes a free port.")
+    grpc_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="Where to listen for gRPC, which the gateway does not; 0 takes a free port.",
+    )
     advertise_host: str = Field(
         default_factory=lambda data: reachable_host(data.get("host", "")),
-        description="Where others find this replica: an address, a name, or a network that its machine is in, such as "
-        "`10.1.0.0/16`. Unless it is set, `HEADRACE_HOST`, or where that is all addresses, that of the host's name.",
+        description="Where others find this replica: an address, a name, or a network such as `10.1.0.0/16`, in which its "
+        "address may change. Unless it is set, `HEADRACE_HOST`, or where that is all addresses, that of the host's name.",
     )
     consul_url: str = Field(default="http://127.0.0.1:8500", pattern=r"^https?://[^/]+", description="The registry.")
     consul_token: SecretStr | None = Field(default=None, description="What to show to the registry.")
@@ -89,8 +93,13 @@ class ServiceSettings(BaseSettings):
 
     @field_validator("advertise_host")
     @classmethod
-    def _of_network(cls, value: str) -> str:
-        return own_address(value) if "/" in value else value
+    def _reachable_now(cls, value: str) -> str:
+        current_host(value)
+        return value
+
+    def current_host(self) -> str:
+        """Where others find us now. Raises ValueError while we have no address in the network."""
+        return current_host(self.advertise_host)
 
     @classmethod
     def settings_customise_sources(
@@ -132,26 +141,3 @@ def variable(field_name: str) -> str:
 def describe(settings: ServiceSettings) -> dict[str, Any]:
     """The settings as they may be shown and logged: secrets are masked."""
     return settings.model_dump(mode="json")
-
-
-def reachable_host(host: str) -> str:
-    """Where others reach a server that listens on `host`: this machine's address where it listens on all of them."""
-    if host not in _WILDCARD_HOSTS:
-        return host
-    try:
-        return socket.gethostbyname(socket.gethostname())
-    except OSError:
-        return socket.gethostname()
-
-
-def own_address(network_name: str) -> str:
-    """This machine's address in the network `10.1.0.0/16`. Raises ValueError where it has none, or it is no network."""
-    network = ipaddress.ip_network(network_name)
-    family = socket.AF_INET6 if network.version == 6 else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
-        # Sends nothing: the kernel chooses the address that it would send from.
-        probe.connect((str(network.network_address + 1), 9))
-        address: str = probe.getsockname()[0]
-        if ipaddress.ip_address(address) in network:
-            return address
-    raise ValueError(f"this machine has no address in {network}")

@@ -261,7 +261,7 @@ async def test_our_client_registers_watches_and_deregisters(
     registration = ServiceRegistration(
         name=service_name,
         service_id=f"{service_name}-1",
-        host="127.0.0.1",
+        host=lambda: "127.0.0.1",
         port=checked_service.port,
         grpc_check=True,
         meta={"replica": "one"},

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from headrace.local.consul import RegistryServer
 from servicekit import registry as registry_module
+from servicekit.errors import Unavailable
 from servicekit.grpc_server import GrpcServer
 from servicekit.registry import ConsulRegistry, ServiceRegistration
 from servicekit.settings import SettingsError
@@ -60,7 +62,12 @@ async def server() -> AsyncIterator[GrpcServer]:
 
 def registration(server: GrpcServer, service_id: str = "x-1") -> ServiceRegistration:
     return ServiceRegistration(
-        name="x", service_id=service_id, host="127.0.0.1", port=server.port, grpc_check=True, meta={"replica": "1"}
+        name="x",
+        service_id=service_id,
+        host=lambda: "127.0.0.1",
+        port=server.port,
+        grpc_check=True,
+        meta={"replica": "1"},
     )
 
 
@@ -119,6 +126,30 @@ async def test_an_agent_that_forgot_everything_learns_it_again(
     assert seen == [1]
     await watch.stop()
     await fresh.stop()
+
+
+async def test_a_replica_whose_address_changes_is_found_at_the_new_one(
+    registry: ConsulRegistry, server: GrpcServer
+) -> None:
+    """As in a container that was taken from its network and put back; meanwhile it has no address at all."""
+    address: str | None = "127.0.0.2"
+
+    def host() -> str:
+        if address is None:
+            raise ValueError("no address")
+        return address
+
+    await registry.register(replace(registration(server), host=host))
+    address = None
+    with pytest.raises(Unavailable, match="no address"):
+        await registry.keep_registered()
+    address = "127.0.0.1"
+    await registry.keep_registered()
+
+    watch = registry.watch("x")
+    await watch.start()
+    assert [end.address for end in watch.endpoints] == [f"127.0.0.1:{server.port}"]
+    await watch.stop()
 
 
 async def test_registering_returns_without_an_agent_and_is_made_up_for(
@@ -189,7 +220,7 @@ async def test_an_http_service_is_checked_by_its_path(registry: ConsulRegistry) 
     http = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = http.sockets[0].getsockname()[1]
     await registry.register(
-        ServiceRegistration(name="web", service_id="web-1", host="127.0.0.1", port=port, http_check="/readyz")
+        ServiceRegistration(name="web", service_id="web-1", host=lambda: "127.0.0.1", port=port, http_check="/readyz")
     )
 
     async def not_listed() -> bool:

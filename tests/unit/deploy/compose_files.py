@@ -116,7 +116,9 @@ def stages() -> dict[str, Stage]:
         elif keyword == "HEALTHCHECK":
             current.health_check = None if rest == "NONE" else rest
         elif keyword == "ENV":
-            current.environment.update(pair.split("=", 1) for pair in rest.split())
+            current.environment.update(
+                (name, value) for name, _, value in (pair.partition("=") for pair in rest.split())
+            )
     return found
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from pydantic_settings import BaseSettings
 
 from execution_service.handlers.settings import HandlerSettings
 from execution_service.settings import ExecutionSettings
@@ -23,8 +22,8 @@ from tests.unit.deploy.compose_files import (
     Stage,
     load,
     networks,
-    secrets,
     seconds,
+    secrets,
     size,
     stages,
     substituted,
@@ -38,7 +37,6 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
 # All that somebody may put together, each overlay on its own.
 FILES = [pytest.param((BASE,), id="base"), *(pytest.param((BASE, overlay), id=overlay.stem) for overlay in OVERLAYS)]
 STAGES = stages()
-# In the order of what stands for it in `/etc/passwd` of the images.
 _SECRET_NAMES = re.compile(r"PASSWORD|TOKEN|SECRET|DSN|AUTH|KEY")
 _PASSWORD_IN_URL = re.compile(r"://[^\s/:@\"'{}]*:[^\s/@\"'{}$]+@")
 
@@ -208,18 +206,24 @@ def test_no_file_holds_a_password(path: Path) -> None:
     assert not re.search(r"(?i)\b(trust|changeme|hunter2)\b", text)
 
 
-def test_every_variable_is_a_setting_of_its_service(project: dict[str, Any]) -> None:
+def known_variables(name: str) -> set[str]:
+    """The variables that a service reads."""
+    known = {variable(field) + suffix for field in SETTINGS[name].model_fields for suffix in ("", "_FILE")}
+    handlers = {variable(field) for field in HandlerSettings.model_fields}
+    return known | handlers if name == "execution" else known
+
+
+def test_every_variable_of_a_compose_file_is_a_setting_of_its_service(project: dict[str, Any]) -> None:
     for name, service in services(project).items():
-        settings: list[type[BaseSettings]] = [SETTINGS[name]] if name in SETTINGS else []
-        known = {variable(field) + suffix for cls in settings for field in cls.model_fields for suffix in ("", "_FILE")}
-        if name == "execution":
-            known |= {variable(field) for field in HandlerSettings.model_fields}
-        given = {*service.get("environment", {}), *stage(service).environment}
-        # The image of the registry and that of development are made of the same stages.
-        if name in SETTINGS:
-            assert {key for key in given if key.startswith(ENV_PREFIX)} <= known, name
-        else:
-            assert not any(key.startswith(ENV_PREFIX) for key in service.get("environment", {})), name
+        given = {key for key in service.get("environment", {}) if key.startswith(ENV_PREFIX)}
+        assert given <= (known_variables(name) if name in SETTINGS else set()), name
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_variable_of_an_image_is_a_setting_of_its_service(name: str) -> None:
+    given = {key for key in STAGES[name].environment if key.startswith(ENV_PREFIX)}
+    assert given
+    assert given <= known_variables(name)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -235,7 +239,7 @@ def test_a_service_takes_the_settings_that_it_is_given(
     monkeypatch.setenv("HEADRACE_ADVERTISE_HOST", "127.0.0.0/8")
     settings = load_settings(SETTINGS[name])
     assert settings.host == "0.0.0.0"
-    assert settings.advertise_host == "127.0.0.1"
+    assert settings.current_host() == "127.0.0.1"
 
 
 def test_there_are_three_of_those_that_replace_each_other() -> None:

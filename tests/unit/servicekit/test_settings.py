@@ -49,7 +49,7 @@ def test_others_are_told_another_host_only_where_we_listen_on_all(monkeypatch: p
 def test_the_host_that_others_are_told_may_be_named_by_its_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_HOST", "0.0.0.0")
     monkeypatch.setenv("HEADRACE_ADVERTISE_HOST", "127.0.0.0/8")
-    assert load_settings(ExampleSettings).advertise_host == "127.0.0.1"
+    assert load_settings(ExampleSettings).current_host() == "127.0.0.1"
 
 
 @pytest.mark.parametrize(

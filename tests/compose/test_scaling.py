@@ -1,0 +1,43 @@
+"""More and fewer replicas, and new ones for old ones, while tasks run."""
+
+import pytest
+
+from tests.compose.conftest import SIZES
+from tests.compose.load import Load
+from tests.compose.stack import Stack
+from tests.support.api import Api
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
+
+MORE = 50
+
+
+async def test_execution_is_scaled_up_and_down_under_work(stack: Stack, api: Api, load: Load) -> None:
+    """Replicas that go finish or hand back what they have: nothing runs twice."""
+    for count in (5, 2, SIZES["execution"]):
+        await load.grow(MORE)
+        await stack.scale("execution", count)
+        containers = await stack.wait_healthy("execution", count)
+        names = {f"{container.id[:12]}-1" for container in containers}
+
+        async def are_the_replicas(names: set[str] = names) -> bool:
+            return set((await api.http.get("/api/task-types/append_line")).json()["replicas"]) == names
+
+        await wait_until(are_the_replicas, timeout=60)
+    await load.grow(MORE)
+    assert not load.refused
+    await load.finish()
+
+
+@pytest.mark.parametrize("service", ["management", "execution", "gateway"])
+async def test_replicas_are_replaced_one_after_the_other(stack: Stack, load: Load, service: str) -> None:
+    """Without a failed request, a lost task, or one that runs twice."""
+    before = {container.id for container in await stack.containers(service)}
+    await load.grow(MORE)
+    await stack.run("make", "compose-roll", f"SERVICE={service}")
+    after = {container.id for container in await stack.wait_healthy(service, len(before))}
+    assert not before & after
+    await load.grow(MORE)
+    assert not load.refused
+    await load.finish()
