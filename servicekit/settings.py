@@ -77,8 +77,9 @@ class ServiceSettings(BaseSettings):
     )
     advertise_host: str = Field(
         default_factory=lambda data: reachable_host(data.get("host", "")),
-        description="Where others find this replica: an address, a name, or a network such as `10.1.0.0/16`, in which its "
-        "address may change. Unless it is set, `HEADRACE_HOST`, or where that is all addresses, that of the host's name.",
+        description="Where others find this replica: an address, a name, or a network such as `10.1.0.0/16`, in which "
+        "its address may change. Unless it is set, `HEADRACE_HOST`, or where those are all addresses, that of the "
+        "host's name.",
     )
     consul_url: str = Field(default="http://127.0.0.1:8500", pattern=r"^https?://[^/]+", description="The registry.")
     consul_token: SecretStr | None = Field(default=None, description="What to show to the registry.")

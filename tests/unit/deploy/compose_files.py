@@ -76,8 +76,9 @@ def variables(path: Path) -> dict[str, str]:
 
 
 def size(text: str) -> int:
-    """The bytes of `64m` or `1G`."""
-    return int(text[:-1]) * _SIZES[text[-1].lower()]
+    """The bytes of `64m`, `1G` or `2gb`."""
+    number, unit = re.findall(r"^(\d+)([kmg])b?$", text.lower())[0]
+    return int(number) * _SIZES[unit]
 
 
 def seconds(text: str) -> float:

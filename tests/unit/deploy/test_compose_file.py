@@ -10,9 +10,11 @@ from pydantic import SecretStr
 
 from execution_service.handlers.settings import HandlerSettings
 from execution_service.settings import ExecutionSettings
+from gateway.parameters import WAIT_SECONDS_MAX
 from gateway.settings import GatewaySettings
 from management_service.settings import ManagementSettings
 from servicekit import health_check
+from servicekit.http.server import PING_SECONDS, PONG_SECONDS
 from servicekit.settings import ENV_PREFIX, ServiceSettings, load_settings, variable
 from tests.unit.deploy.compose_files import (
     BASE,
@@ -196,10 +198,15 @@ def test_secret_settings_are_given_as_files(project: dict[str, Any]) -> None:
                 assert f"{variable(field_name)}_FILE" in given, (name, field_name)
 
 
-@pytest.mark.parametrize("path", [BASE, *sorted(path for path in DEPLOY.rglob("*") if path.is_file())], ids=str)
+def written_files() -> list[Path]:
+    """What is written by hand for containers: not what tools have made there."""
+    made = {"secrets", "backups", "__pycache__"}
+    files = [path for path in DEPLOY.rglob("*") if path.suffix != ".lock" and not made & set(path.parts)]
+    return [BASE, *sorted(path for path in files if path.is_file())]
+
+
+@pytest.mark.parametrize("path", written_files(), ids=lambda path: path.name)
 def test_no_file_holds_a_password(path: Path) -> None:
-    if {"secrets", "backups", "__pycache__"} & set(path.relative_to(ROOT).parts) or path.suffix == ".lock":
-        pytest.skip("not part of the repository, or made by a tool")
     text = path.read_text()
     assert not _PASSWORD_IN_URL.search(text)
     assert not re.search(r"(?mi)^\s*(requirepass|masterauth)\b", text)
@@ -247,12 +254,13 @@ def test_there_are_three_of_those_that_replace_each_other() -> None:
     assert replicas == {"gateway": 1, "management": 3, "execution": 3}
 
 
+def redis_settings() -> dict[str, str]:
+    lines = (DEPLOY / "redis" / "redis.conf").read_text().splitlines()
+    return dict(line.split(maxsplit=1) for line in lines if line.strip() and not line.startswith("#"))
+
+
 def test_redis_keeps_what_it_has_acknowledged() -> None:
-    settings = dict(
-        line.split(maxsplit=1)
-        for line in (DEPLOY / "redis" / "redis.conf").read_text().splitlines()
-        if line.strip() and not line.startswith("#")
-    )
+    settings = redis_settings()
     assert settings["appendonly"] == "yes"
     assert settings["appendfsync"] == "always"
     assert settings["maxmemory-policy"] == "noeviction"
@@ -260,8 +268,30 @@ def test_redis_keeps_what_it_has_acknowledged() -> None:
     assert "redis_auth" in secrets(services(load(BASE))["redis"])
 
 
-def test_postgresql_keeps_what_it_has_committed() -> None:
+def test_redis_has_room_for_what_gateways_let_wait_there_and_its_container_for_a_rewrite() -> None:
+    redis = services(load(BASE))["redis"]
+    gateway = environment(services(load(BASE))["gateway"])
+    backlog = int(gateway.get("HEADRACE_BACKLOG_BYTES_MAX", GatewaySettings.model_fields["backlog_bytes_max"].default))
+    memory = size(redis_settings()["maxmemory"])
+    assert backlog < memory
+    assert 2 * memory <= size(redis["deploy"]["resources"]["limits"]["memory"])
+
+
+def postgres_settings() -> dict[str, str]:
     text = (DEPLOY / "postgres" / "postgresql.conf").read_text()
-    settings = dict(re.findall(r"(?m)^(\w+) = (.+)$", text))
+    return dict(re.findall(r"(?m)^(\w+) = (.+)$", text))
+
+
+def test_postgresql_keeps_what_it_has_committed() -> None:
+    settings = postgres_settings()
     assert [settings[name] for name in ("fsync", "synchronous_commit", "full_page_writes")] == ["on", "on", "on"]
     assert settings["password_encryption"] == "scram-sha-256"
+
+
+def test_the_proxy_waits_longer_and_takes_more_than_the_gateways() -> None:
+    settings = dict(re.findall(r"(?m)^ +(\w+) (\S+);$", (DEPLOY / "nginx" / "nginx.conf").read_text()))
+    assert size(settings["client_max_body_size"]) > GatewaySettings.model_fields["body_bytes_max"].default
+    body_timeout = GatewaySettings.model_fields["body_timeout"].default.total_seconds()
+    assert seconds(settings["client_body_timeout"]) > body_timeout
+    assert seconds(settings["proxy_read_timeout"]) > WAIT_SECONDS_MAX
+    assert seconds(settings["proxy_read_timeout"]) > PING_SECONDS + PONG_SECONDS
