@@ -174,7 +174,8 @@ class Replica:
         workers = self._workers
         slots = workers.slots(pool)
         free = slots - self.table.unfinished_but(pool, workers.is_short) - workers.stuck(pool)
-        return Target(slots, self._recent[pool].prefetch(free, workers.mean_seconds, now=self._clock.monotonic()))
+        prefetch = self._recent[pool].prefetch(free, workers.mean_seconds, now=self._clock.monotonic())
+        return Target(slots, min(prefetch, self.outcomes.writer.room))
 
     def _hello(self) -> execution_pb2.Hello:
         return execution_pb2.Hello(

@@ -30,6 +30,9 @@ ROW_BYTES = 400
 # SQLSTATE classes that blame the data: data exception, integrity constraint violation, program limit exceeded.
 DATA_ERRORS = ("22", "23", "54")
 
+# What one result counts in the mean of their sizes.
+_MEAN_WEIGHT = 0.1
+
 SWEEP_ROWS = 1_000
 SWEEP_BATCHES = 20
 
@@ -58,6 +61,8 @@ class ResultWriter:
         self._on_refused = on_refused
         self._waiting: deque[Finished] = deque()
         self._bytes = 0
+        # Of late, by a running mean; 0 before the first.
+        self._mean_bytes = 0.0
         self._rows_max = BATCH_ROWS
         self._moved_at = 0.0
         self._loop = BackgroundLoop("store_results", self.run_once, interval=1.0)
@@ -73,6 +78,11 @@ class ResultWriter:
         """The spool has reached its bound: no more work should be taken on until results can be stored."""
         return self._bytes >= self._spool_bytes_max
 
+    @property
+    def room(self) -> int:
+        """How many more results the spool holds, if they are as big as those that came last."""
+        return max(0, int((self._spool_bytes_max - self._bytes) / max(self._mean_bytes, ROW_BYTES)))
+
     def __len__(self) -> int:
         return len(self._waiting)
 
@@ -85,7 +95,9 @@ class ResultWriter:
             self._moved_at = time.monotonic()
         for item in finished:
             self._waiting.append(item)
-            self._bytes += _size(item)
+            size = _size(item)
+            self._bytes += size
+            self._mean_bytes += (size - self._mean_bytes) * (_MEAN_WEIGHT if self._mean_bytes else 1.0)
         self._loop.wake()
 
     async def run_once(self) -> None:

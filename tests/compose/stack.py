@@ -31,6 +31,11 @@ class Container:
     exit_code: int
 
     @property
+    def host(self) -> str:
+        """Its host name."""
+        return self.id[:12]
+
+    @property
     def is_healthy(self) -> bool:
         return self.status == "running" and self.health == "healthy"
 

@@ -4,6 +4,7 @@ import pytest
 
 from tests.compose.conftest import SIZES
 from tests.compose.load import Load
+from tests.compose.replicas import host_in, hosts_of
 from tests.compose.stack import PROJECT, Stack
 from tests.support.api import Api
 from tests.support.side_effects import SideEffects
@@ -50,18 +51,14 @@ async def test_an_execution_replica_is_cut_off_and_put_back(
     """Its tasks run elsewhere; back in the network, at whatever address, it is given work again."""
     await load.grow(MORE)
     container = (await stack.containers("execution"))[0]
-    name = f"{container.id[:12]}-1"
+    name = container.host
     await stack.docker("network", "disconnect", f"{PROJECT}_control", container.id)
 
-    async def replicas() -> set[str]:
-        answer = await api.http.get("/api/task-types/append_line")
-        return set(answer.json()["replicas"])
-
     async def is_missed() -> bool:
-        return name not in await replicas()
+        return name not in await hosts_of(api, "append_line")
 
     async def is_back() -> bool:
-        return name in await replicas()
+        return name in await hosts_of(api, "append_line")
 
     await wait_until(is_missed, timeout=30)
     await load.grow(MORE)
@@ -70,7 +67,7 @@ async def test_an_execution_replica_is_cut_off_and_put_back(
     await wait_until(is_back, timeout=60)
     task_ids = await api.submit_many([{"type": "append_line", "data": effects.data(1.0)}] * 2 * SIZES["execution"])
     tasks = await api.finals(task_ids)
-    assert name in {task["replica"] for task in tasks}
+    assert name in {host_in(task["replica"]) for task in tasks}
     await load.finish(again=True)
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from tests.compose.conftest import SIZES
 from tests.compose.load import Load
+from tests.compose.replicas import hosts_of
 from tests.compose.stack import Stack
 from tests.support.api import Api
 from tests.support.waiting import wait_until
@@ -19,10 +20,10 @@ async def test_execution_is_scaled_up_and_down_under_work(stack: Stack, api: Api
         await load.grow(MORE)
         await stack.scale("execution", count)
         containers = await stack.wait_healthy("execution", count)
-        names = {f"{container.id[:12]}-1" for container in containers}
+        hosts = {container.host for container in containers}
 
-        async def are_the_replicas(names: set[str] = names) -> bool:
-            return set((await api.http.get("/api/task-types/append_line")).json()["replicas"]) == names
+        async def are_the_replicas(hosts: set[str] = hosts) -> bool:
+            return await hosts_of(api, "append_line") == hosts
 
         await wait_until(are_the_replicas, timeout=60)
     await load.grow(MORE)

@@ -65,8 +65,8 @@ async def test_f48_what_waits_is_bounded(stack_factory: StackFactory, tmp_path: 
 
         held = await _steady(claimed)
         print(f"F48 held={held}")  # noqa: T201
-        # It was full after 21 of them, and had asked for some more by then: what it can run in 50 ms.
-        assert _MIB // size <= held < count // 2
+        # It was full after 21 of them, and what it had asked for by then would have filled it once more at most.
+        assert _MIB // size <= held <= 3 * (_MIB // size)
         await stack.start("results")
         await run.client.finals(task_ids)
         rows = await stack.query("SELECT max(attempt), max(starts) FROM tasks")
