@@ -134,7 +134,9 @@ def test_all_variables_of_the_compose_files_are_told_with_their_defaults() -> No
     used = {name: default for path in (*OVERLAYS, BASE) for name, default in variables(path).items()}
     told = {row[0].strip("`"): row[1].strip("`") for row in rows(section("Start"))}
     assert told.pop("COMPOSE_FILE") == BASE.name
-    assert told == used
+    assert told == {name: default for name, default in used.items() if default is not None}
+    required = {name for name, default in used.items() if default is None}
+    assert required <= set(re.findall(r"`([A-Z_]+)`", section("Start")))
 
 
 def test_the_limits_are_those_of_the_compose_file() -> None:

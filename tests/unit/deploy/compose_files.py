@@ -16,7 +16,7 @@ OVERLAYS = sorted(DEPLOY.glob("compose.*.yml"))
 # What an overlay replaces as a whole, where other lists are added to.
 _REPLACED = frozenset({"command", "entrypoint", "test"})
 _SIZES = {"k": 2**10, "m": 2**20, "g": 2**30}
-_VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::?-([^}]*))?\}")
+_VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::-([^}]*)|:\?[^}]*)?\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,10 @@ def substituted(text: str) -> str:
     return _VARIABLE.sub(lambda match: match[2] or "", text)
 
 
-def variables(path: Path) -> dict[str, str]:
-    """The variables that a file takes from the environment of `docker compose`, and their defaults."""
+def variables(path: Path) -> dict[str, str | None]:
+    """The variables that a file takes from the environment of `docker compose`, and their defaults; None: required."""
     lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
-    return {name: default or "" for line in lines for name, default in _VARIABLE.findall(line)}
+    return {match[1]: match[2] for line in lines for match in _VARIABLE.finditer(line)}
 
 
 def size(text: str) -> int:

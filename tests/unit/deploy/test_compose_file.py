@@ -39,8 +39,9 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
 # All that somebody may put together, each overlay on its own.
 FILES = [pytest.param((BASE,), id="base"), *(pytest.param((BASE, overlay), id=overlay.stem) for overlay in OVERLAYS)]
 STAGES = stages()
+DATABASES = {"tasks-db": "tasks", "results-db": "results"}
 _SECRET_NAMES = re.compile(r"PASSWORD|TOKEN|SECRET|DSN|AUTH|KEY")
-_PASSWORD_IN_URL = re.compile(r"://[^\s/:@\"'{}]*:[^\s/@\"'{}$]+@")
+_PASSWORD_IN_URL = re.compile(r"://[^\s/:@\"'{}]*:(?!\.\.\.@)[^\s/@\"'{}$]+@")
 
 
 @pytest.fixture(params=FILES)
@@ -50,13 +51,20 @@ def project(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def services(project: Mapping[str, Any]) -> Mapping[str, dict[str, Any]]:
     found: Mapping[str, dict[str, Any]] = project["services"]
-    assert found.keys() >= {*SETTINGS, "proxy", "consul", "redis", "tasks-db", "results-db"}
+    assert found.keys() >= {*SETTINGS, "proxy", "consul", "redis"}
     return found
 
 
+def elsewhere(project: Mapping[str, Any]) -> set[str]:
+    """The databases that are none of the containers."""
+    return DATABASES.keys() - services(project).keys()
+
+
 def stage(service: Mapping[str, Any]) -> Stage:
-    """What the Dockerfile says of a service; nothing of images that others have made."""
-    return STAGES[service["build"]["target"]] if "build" in service else Stage()
+    """What the Dockerfile says of a service, built here or before; nothing of images that others have made."""
+    built_before = re.findall(r"-(gateway|management|execution):", service["image"])
+    target = service["build"]["target"] if "build" in service else "".join(built_before)
+    return STAGES[target] if target else Stage()
 
 
 def environment(service: Mapping[str, Any]) -> dict[str, str]:
@@ -148,12 +156,15 @@ def test_a_service_has_more_time_to_stop_than_it_takes(project: dict[str, Any]) 
 def test_only_the_proxy_is_published_and_only_on_this_machine_unless_somebody_says_so(project: dict[str, Any]) -> None:
     published = {name: service["ports"] for name, service in services(project).items() if "ports" in service}
     assert published.keys() == {"proxy"}
-    assert [substituted(port) for port in published["proxy"]] == ["127.0.0.1:8080:8080"]
+    # To all the world it is published by HTTPS alone.
+    expected = "0.0.0.0:443:8443" if "tls_key" in secrets(services(project)["proxy"]) else "127.0.0.1:8080:8080"
+    assert [substituted(port) for port in published["proxy"]] == [expected]
 
 
 def test_only_the_proxy_and_the_handlers_have_a_way_out(project: dict[str, Any]) -> None:
     open_networks = {name for name, network in project["networks"].items() if not (network or {}).get("internal")}
-    assert open_networks == {"public", "internet"}
+    ways_to_databases = {DATABASES[name] for name in elsewhere(project)}
+    assert open_networks == {"public", "internet"} | ways_to_databases
     assert members(project, "public") == {"proxy"}
     assert members(project, "internet") == {"execution"}
     for name, service in services(project).items():
@@ -163,9 +174,11 @@ def test_only_the_proxy_and_the_handlers_have_a_way_out(project: dict[str, Any])
 def test_who_reaches_whom(project: dict[str, Any]) -> None:
     assert neighbours(project, "proxy") == {"gateway"}
     assert neighbours(project, "redis") == {"gateway", "management"}
-    assert neighbours(project, "tasks-db") == {"management"}
-    assert neighbours(project, "results-db") == {"execution"}
     assert neighbours(project, "consul") == {"gateway", "management", "execution"}
+    assert members(project, "tasks") - {"tasks-db"} == {"management"}
+    assert members(project, "results") - {"results-db"} == {"execution"}
+    for database, network in DATABASES.items():
+        assert database in elsewhere(project) or networks(services(project)[database]) == {network}
 
 
 def test_services_announce_themselves_where_the_registry_and_the_others_are(project: dict[str, Any]) -> None:
@@ -185,7 +198,8 @@ def test_secrets_come_from_files_alone(project: dict[str, Any]) -> None:
                 assert value.removeprefix("/run/secrets/") in secrets(service), (name, key)
         assert secrets(service) <= project["secrets"].keys(), name
     for name, secret in project["secrets"].items():
-        assert Path(secret["file"]).parent == Path("deploy/secrets"), name
+        made_here = Path(secret["file"]).parent == Path("deploy/secrets")
+        assert made_here or re.fullmatch(r"\$\{[A-Z_]+:\?[^}]*\}", secret["file"]), name
     assert "deploy/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
 
 

@@ -9,7 +9,7 @@ import psycopg.conninfo
 import pytest
 
 from deploy import make_secrets
-from tests.unit.deploy.compose_files import BASE, OVERLAYS, load
+from tests.unit.deploy.compose_files import BASE, load
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_all_files_are_made_that_containers_are_given(folder: Path) -> None:
     make_secrets.main()
-    asked_for = {Path(secret["file"]).name for secret in load(BASE, *OVERLAYS)["secrets"].values()}
+    asked_for = {Path(secret["file"]).name for secret in load(BASE)["secrets"].values()}
     assert contents(folder).keys() == asked_for
 
 
