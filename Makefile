@@ -68,6 +68,7 @@ check: $(STAMP) ## Lint, types, contract: everything that needs no running serve
 	$(BIN)/python tools/generate_protos.py --check
 	$(BIN)/python -m tools.draw_state_machine --check
 	$(BIN)/python -m tools.write_task_docs --check
+	$(BIN)/python -m tools.write_operations_docs --check
 
 .PHONY: format
 format: $(STAMP) ## Format code and protos, apply safe lint fixes
@@ -79,6 +80,7 @@ format: $(STAMP) ## Format code and protos, apply safe lint fixes
 docs: $(STAMP) ## Write the documents that follow from the code
 	$(BIN)/python -m tools.draw_state_machine
 	$(BIN)/python -m tools.write_task_docs
+	$(BIN)/python -m tools.write_operations_docs
 
 .PHONY: protos
 protos: $(STAMP) ## Generate headrace/v1 from protos/

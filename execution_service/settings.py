@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 
 from execution_service.workers.lane import WORKERS_MAX
-from servicekit.settings import Seconds, ServiceSettings, variable
+from servicekit.settings import RETENTION_MAX, RETENTION_MIN, Seconds, ServiceSettings, variable
 
 
 def _names(value: object) -> object:
@@ -21,33 +21,74 @@ def _names(value: object) -> object:
 
 
 class ExecutionSettings(ServiceSettings):
-    # The result DB.
-    results_dsn: SecretStr
-    # Where live streams of what runs here are served; 0 takes a free port, which Consul tells.
-    http_port: int = Field(default=0, ge=0, le=65535)
-    # Worker processes of the pool `cpu`, each for one attempt at a time.
-    workers: int = Field(default=2, ge=1, le=WORKERS_MAX)
-    # Fewest and most of them that the load may lead to; as many as `workers` where they are not set.
-    workers_min: int | None = Field(default=None, ge=1, le=WORKERS_MAX)
-    workers_max: int | None = Field(default=None, ge=1, le=WORKERS_MAX)
-    # After so long without need for one of the workers above `workers_min` it is retired.
-    workers_idle: Seconds = Field(default=timedelta(seconds=30), ge=timedelta(seconds=1), le=timedelta(days=1))
-    # Attempts that the worker process of the pool `io` runs at once.
-    io_slots: int = Field(default=64, ge=1, le=10_000)
-    # A worker process is replaced after so many tasks; 0: never.
-    worker_tasks_max: int = Field(default=1_000_000, ge=0)
-    # A worker process is replaced when it holds more memory than this behind a task, in MiB; 0: never.
-    worker_memory_max: int = Field(default=1024, ge=0, le=1024 * 1024)
-    # Modules with task types beside those built in.
-    task_modules: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
-    # Variables of our environment that handlers may see beside the basic ones, such as keys of services they call.
-    task_env: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
-    # Attempts get their scratch directories below it.
-    scratch_dir: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()) / "headrace-scratch")
-    # How many bytes of results may wait while the result DB is away, before no more work is asked for.
-    spool_bytes: int = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
-    # How long finished tasks are kept; results stay a day longer.
-    retention: Seconds = Field(default=timedelta(days=7), ge=timedelta(minutes=1))
+    results_dsn: SecretStr = Field(description="The result database, as a libpq connection string.")
+    http_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="Where live streams of what runs here are served; 0 takes a free port, which Consul tells.",
+    )
+    workers: int = Field(
+        default=2,
+        ge=1,
+        le=WORKERS_MAX,
+        description="Worker processes of the pool `cpu`, each for one attempt at a time.",
+    )
+    workers_min: int | None = Field(
+        default=None,
+        ge=1,
+        le=WORKERS_MAX,
+        description="Fewest of them that the load may lead to; else `HEADRACE_WORKERS`.",
+    )
+    workers_max: int | None = Field(
+        default=None,
+        ge=1,
+        le=WORKERS_MAX,
+        description="Most of them that the load may lead to; else `HEADRACE_WORKERS`.",
+    )
+    workers_idle: Seconds = Field(
+        default=timedelta(seconds=30),
+        ge=timedelta(seconds=1),
+        le=timedelta(days=1),
+        description="After so long without need for one of the workers above the fewest it is retired.",
+    )
+    io_slots: int = Field(
+        default=64, ge=1, le=10_000, description="Attempts that the worker process of the pool `io` runs at once."
+    )
+    worker_tasks_max: int = Field(
+        default=1_000_000, ge=0, description="A worker process is replaced after so many tasks; 0: never."
+    )
+    worker_memory_max: int = Field(
+        default=1024,
+        ge=0,
+        le=1024 * 1024,
+        description="A worker process is replaced when it holds more MiB than this behind a task; 0: never.",
+    )
+    task_modules: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+        default=(), description="Modules with task types beside those built in."
+    )
+    task_env: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+        default=(),
+        description="Variables of the service that handlers may see beside the basic ones, such as keys of services "
+        "they call.",
+    )
+    scratch_dir: Path = Field(
+        default_factory=lambda: Path(tempfile.gettempdir()) / "headrace-scratch",
+        description="Attempts get their scratch directories below it. Unless it is set, it is made in the folder for "
+        "temporary files.",
+    )
+    spool_bytes: int = Field(
+        default=256 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="Bytes of results that may wait while the result database is away, before no more work is asked "
+        "for.",
+    )
+    retention: Seconds = Field(
+        default=timedelta(days=7),
+        ge=RETENTION_MIN,
+        le=RETENTION_MAX,
+        description="How long finished tasks are kept; results stay a day longer.",
+    )
 
     @field_validator("workers_min", "workers_max")
     @classmethod

@@ -1,4 +1,6 @@
-"""`python -m servicekit.health_check URL`: whether a service is well, for what watches containers; exit status 0 or 1.
+"""`python -m servicekit.health_check URL`: whether a service is well, for what watches containers.
+
+The exit status is 0 if it is, 1 if it is not, and 2 for a URL that says nothing to us.
 
 `http://HOST:PORT/PATH` is well if it answers with 2xx, `grpc://HOST:PORT/SERVICE` if the gRPC health service says that
 SERVICE is SERVING.
@@ -52,7 +54,10 @@ def _problem_by_grpc(parts: SplitResult) -> str | None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m servicekit.health_check", description=__doc__)
     parser.add_argument("url")
-    found = problem(parser.parse_args().url)
+    try:
+        found = problem(parser.parse_args().url)
+    except ValueError as error:
+        parser.error(str(error))
     if found is not None:
         sys.exit(found)
 

@@ -28,6 +28,8 @@ def _seconds(value: Any) -> Any:
 
 # A duration that the environment gives as a number of seconds.
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
+# How long finished tasks may be kept.
+RETENTION_MIN, RETENTION_MAX = timedelta(minutes=1), timedelta(days=3650)
 
 
 class SettingsError(Exception):
@@ -60,19 +62,35 @@ class ServiceSettings(BaseSettings):
         env_prefix=ENV_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
     )
 
-    # Name of this replica; stays over its restarts where the deployment sets it.
-    replica: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}", min_length=1, max_length=200)
-    # Where to listen.
-    host: str = "127.0.0.1"
-    grpc_port: int = Field(default=0, ge=0, le=65535)
-    # Where others find us: an address, a name, or a network such as 10.1.0.0/16, in which our address may change.
-    advertise_host: str = Field(default_factory=lambda data: reachable_host(data.get("host", "")))
-    consul_url: str = Field(default="http://127.0.0.1:8500", pattern=r"^https?://[^/]+")
-    consul_token: SecretStr | None = None
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["json", "console"] = "json"
-    # How long what runs may go on after the order to stop.
-    grace: Seconds = Field(default=timedelta(seconds=30), ge=timedelta(0), le=timedelta(hours=1))
+    replica: str = Field(
+        default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}",
+        min_length=1,
+        max_length=200,
+        description="Name of this replica: of its host and process, unless it is set here to stay over restarts.",
+    )
+    host: str = Field(default="127.0.0.1", description="The address to listen on.")
+    grpc_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="Where to listen for gRPC, which the gateway does not; 0 takes a free port.",
+    )
+    advertise_host: str = Field(
+        default_factory=lambda data: reachable_host(data.get("host", "")),
+        description="Where others find this replica: an address, a name, or a network such as `10.1.0.0/16`, in which "
+        "its address may change. Unless it is set, `HEADRACE_HOST`, or where those are all addresses, that of the "
+        "host's name.",
+    )
+    consul_url: str = Field(default="http://127.0.0.1:8500", pattern=r"^https?://[^/]+", description="The registry.")
+    consul_token: SecretStr | None = Field(default=None, description="What to show to the registry.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged.")
+    log_format: Literal["json", "console"] = Field(default="json", description="`json`: one object in a line.")
+    grace: Seconds = Field(
+        default=timedelta(seconds=30),
+        ge=timedelta(0),
+        le=timedelta(hours=1),
+        description="How long what runs may go on after the order to stop.",
+    )
 
     @field_validator("advertise_host")
     @classmethod

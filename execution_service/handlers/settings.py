@@ -13,16 +13,26 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class HandlerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HEADRACE_", frozen=True, env_ignore_empty=True)
 
-    # Open-Meteo's forecasts, and its search for places by name. Texts, not URL types: those would repair what is wrong,
-    # and it is the client of the handlers that judges these, as they are. A query, such as a key, is kept.
-    weather_url: str = "https://api.open-meteo.com/v1/forecast"
-    geocoding_url: str = "https://geocoding-api.open-meteo.com/v1/search"
-    # Frankfurter's rates of exchange; `/latest` or `/DATE` follows.
-    currency_url: str = "https://api.frankfurter.dev/v1"
-    # Whether handlers may call addresses that are not public: for APIs of one's own, and for tests.
-    private_addresses: bool = False
-    # Folder from which `large_file_processing` reads files; without it, it reads none.
-    input_dir: Path | None = Field(default=None)
+    # Texts, not URL types: those would repair what is wrong, and it is the client of the handlers that judges these, as
+    # they are.
+    weather_url: str = Field(
+        default="https://api.open-meteo.com/v1/forecast",
+        description="Forecasts of Open-Meteo. A query, such as a key, is kept.",
+    )
+    geocoding_url: str = Field(
+        default="https://geocoding-api.open-meteo.com/v1/search",
+        description="Open-Meteo's search for places by name. A query, such as a key, is kept.",
+    )
+    currency_url: str = Field(
+        default="https://api.frankfurter.dev/v1",
+        description="Frankfurter's rates of exchange; `/latest` or `/DATE` follows.",
+    )
+    private_addresses: bool = Field(
+        default=False, description="Whether handlers may call addresses that are not public: for APIs of one's own."
+    )
+    input_dir: Path | None = Field(
+        default=None, description="Folder from which `large_file_processing` reads files; without it, it reads none."
+    )
 
     @property
     def api_urls(self) -> list[str]:

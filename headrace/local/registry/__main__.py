@@ -60,10 +60,19 @@ def main() -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    token = arguments.token_file.read_text().strip() if arguments.token_file else None
-    if token == "":
-        parser.error(f"--token-file: {arguments.token_file} is empty")
+    try:
+        token = _token(arguments.token_file) if arguments.token_file else None
+    except (OSError, ValueError) as error:
+        parser.error(f"--token-file: {error}")
     asyncio.run(serve(arguments.host, arguments.port, token))
+
+
+def _token(path: Path) -> str:
+    """What the file holds. Raises ValueError if that is nothing."""
+    token = path.read_text(encoding="utf-8").strip()
+    if not token:
+        raise ValueError(f"{path} is empty")
+    return token
 
 
 if __name__ == "__main__":

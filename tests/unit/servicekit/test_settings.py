@@ -46,6 +46,32 @@ def test_others_are_told_another_host_only_where_we_listen_on_all(monkeypatch: p
     assert load_settings(ExampleSettings).advertise_host == "manager-1"
 
 
+def test_the_host_that_others_are_told_may_be_named_by_its_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_HOST", "0.0.0.0")
+    monkeypatch.setenv("HEADRACE_ADVERTISE_HOST", "127.0.0.0/8")
+    assert load_settings(ExampleSettings).current_host() == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("network", "problem"),
+    [
+        # Of documentation (RFC 5737): no machine has an address in it.
+        ("198.51.100.0/24", "this machine has no address in 198.51.100.0/24"),
+        ("2001:db8::/32", "this machine has no address in 2001:db8::/32"),
+        ("10.1.0.7/16", "10.1.0.7/16 has host bits set"),
+        ("10.1.0.0/33", "'10.1.0.0/33' does not appear to be an IPv4 or IPv6 network"),
+        ("manager/1", "'manager/1' does not appear to be an IPv4 or IPv6 network"),
+    ],
+)
+def test_a_network_without_an_address_of_ours_is_refused(
+    network: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_ADVERTISE_HOST", network)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(ExampleSettings)
+    assert str(caught.value) == f"HEADRACE_ADVERTISE_HOST: Value error, {problem}"
+
+
 def test_a_secret_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "dsn"
     file.write_text("postgresql://from-file\n")
