@@ -15,22 +15,18 @@ _LINES_OF_ERROR = 5
 def start(
     argv: Sequence[str],
     *,
-    stdin: IO[bytes] | int | None = None,
-    stdout: IO[bytes] | None = None,
+    stdin: IO[bytes] | int = subprocess.DEVNULL,
     folder: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a program. Without `stdin` it reads nothing; without `stdout` it writes into a pipe.
-
-    Whoever starts it sees to it that it ends, with `end`.
-    """
+    """Start a program that writes into pipes. Whoever starts it sees to it that it ends, with `end`."""
     try:
         return subprocess.Popen(
             argv,
             cwd=folder,
             env=env,
-            stdin=subprocess.DEVNULL if stdin is None else stdin,
-            stdout=subprocess.PIPE if stdout is None else stdout,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             process_group=0,
         )
@@ -39,7 +35,7 @@ def start(
 
 
 def finish(call: subprocess.Popen[bytes], *, name: str, timeout: float, stdin: bytes | None = None) -> str:
-    """Feed `stdin` to a program, wait for its end, and return what it printed unless that went elsewhere.
+    """Feed `stdin` to a program, wait for its end, and return what it printed.
 
     Raises DeployError with the last lines of its stderr where it fails, and where it takes longer than `timeout`; it
     has ended by then.
@@ -53,7 +49,7 @@ def finish(call: subprocess.Popen[bytes], *, name: str, timeout: float, stdin: b
             end(call)
     if call.returncode != 0:
         raise DeployError(f"`{name}` failed: {reason_in(errors) or f'exit status {call.returncode}'}")
-    return output.decode(errors="replace") if output else ""
+    return output.decode(errors="replace")
 
 
 def end(call: subprocess.Popen[bytes]) -> None:

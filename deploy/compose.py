@@ -49,28 +49,18 @@ class Compose:
     def __init__(self, folder: Path = PROJECT_FOLDER) -> None:
         self._folder = folder
 
-    def run(
-        self,
-        *arguments: str,
-        stdin: IO[bytes] | bytes | None = None,
-        stdout: IO[bytes] | None = None,
-        timeout: float = CALL_SECONDS,
-        name: str | None = None,
-    ) -> str:
-        """Run `docker compose ARGUMENTS` and return what it printed, unless that goes to `stdout`.
+    def run(self, *arguments: str, timeout: float = CALL_SECONDS, name: str | None = None) -> str:
+        """Run `docker compose ARGUMENTS` and return what it printed.
 
         Raises DeployError with the last lines of its stderr where it fails, and where it takes longer than `timeout`;
-        it has ended by then.
+        it has ended by then. `name` stands for it in messages.
         """
-        fed = stdin if isinstance(stdin, bytes) else None
-        call = self.start(*arguments, stdin=subprocess.PIPE if isinstance(stdin, bytes) else stdin, stdout=stdout)
-        return finish(call, name=name or " ".join(("docker compose", *arguments[:4])), timeout=timeout, stdin=fed)
+        name = name or " ".join(("docker compose", *arguments[:4]))
+        return finish(self.start(*arguments), name=name, timeout=timeout)
 
-    def start(
-        self, *arguments: str, stdin: IO[bytes] | int | None = None, stdout: IO[bytes] | None = None
-    ) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, stdin: IO[bytes] | int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         """Start `docker compose ARGUMENTS`. Whoever starts it sees to it that it ends, with `calls.end`."""
-        return start(["docker", "compose", *arguments], stdin=stdin, stdout=stdout, folder=self._folder)
+        return start(["docker", "compose", *arguments], stdin=stdin, folder=self._folder)
 
     def containers(self, *services: str) -> list[Container]:
         """The containers of these services (without any: of all), running or not, in the order of their names."""
