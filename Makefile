@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 4
 
 .PHONY: help
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Headrace needs Python 3.11 or newer")'
@@ -115,3 +115,15 @@ compose-roll: ## Replace the containers of SERVICE (management, execution, gatew
 .PHONY: compose-test
 compose-test: $(STAMP) $(JS) ## Build the images, start the containers, and break, scale and roll them (needs Docker)
 	$(BIN)/pytest tests/compose
+
+.PHONY: compose-backup
+compose-backup: ## Back up both databases of docker-compose.yml, into deploy/backups/TIME (or BACKUP=folder)
+	$(PYTHON) -m deploy.backup $(if $(BACKUP),"$(BACKUP)")
+
+.PHONY: compose-restore-check
+compose-restore-check: ## Find out whether BACKUP=folder can be restored, by doing it beside the databases in use
+	$(PYTHON) -m deploy.restore_check "$(or $(BACKUP),$(error which one? BACKUP=folder))"
+
+.PHONY: compose-restore
+compose-restore: ## Restore BACKUP=folder; CONFIRM=yes puts aside what is there now
+	$(PYTHON) -m deploy.restore "$(or $(BACKUP),$(error which one? BACKUP=folder))" $(if $(filter yes,$(CONFIRM)),--replace)

@@ -5,22 +5,20 @@ Runs in the folder of the project with the caller's environment, so `COMPOSE_FIL
 """
 
 import json
-import os
-import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from deploy.calls import finish, start
 from deploy.errors import DeployError
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 # Long enough for a busy engine; a call that takes its time says so itself.
 CALL_SECONDS = 60.0
 _POLL_SECONDS = 0.5
-_LINES_OF_ERROR = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,60 +49,23 @@ class Compose:
     def __init__(self, folder: Path = PROJECT_FOLDER) -> None:
         self._folder = folder
 
-    def run(
-        self,
-        *arguments: str,
-        stdin: IO[bytes] | bytes | None = None,
-        stdout: IO[bytes] | None = None,
-        timeout: float = CALL_SECONDS,
-    ) -> str:
-        """Run `docker compose ARGUMENTS` and return what it printed, unless that goes to `stdout`.
+    def run(self, *arguments: str, timeout: float = CALL_SECONDS, name: str | None = None) -> str:
+        """Run `docker compose ARGUMENTS` and return what it printed.
 
         Raises DeployError with the last lines of its stderr where it fails, and where it takes longer than `timeout`;
-        it has ended by then.
+        it has ended by then. `name` stands for it in messages.
         """
-        name = _name_of(arguments)
-        source = subprocess.PIPE if isinstance(stdin, bytes) else stdin
-        with self.start(*arguments, stdin=source, stdout=stdout) as call:
-            try:
-                output, errors = call.communicate(stdin if isinstance(stdin, bytes) else None, timeout=timeout)
-            except subprocess.TimeoutExpired:
-                raise DeployError(f"`{name}` took longer than {timeout:g} s") from None
-            finally:
-                end(call)
-        if call.returncode != 0:
-            raise DeployError(f"`{name}` failed: {reason_in(errors) or f'exit status {call.returncode}'}")
-        return output.decode(errors="replace") if output else ""
+        name = name or " ".join(("docker compose", *arguments[:4]))
+        return finish(self.start(*arguments), name=name, timeout=timeout)
 
-    def start(
-        self, *arguments: str, stdin: IO[bytes] | int | None = None, stdout: IO[bytes] | None = None
-    ) -> subprocess.Popen[bytes]:
-        """Start `docker compose ARGUMENTS`. Without `stdin` it reads nothing; without `stdout` it writes into a pipe.
-
-        Whoever starts it sees to it that it ends, with `end`.
-        """
-        try:
-            return subprocess.Popen(
-                ["docker", "compose", *arguments],
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL if stdin is None else stdin,
-                stdout=subprocess.PIPE if stdout is None else stdout,
-                stderr=subprocess.PIPE,
-                process_group=0,
-            )
-        except FileNotFoundError:
-            raise DeployError("`docker` is not on the PATH; Docker with the compose plugin is needed") from None
+    def start(self, *arguments: str, stdin: IO[bytes] | int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+        """Start `docker compose ARGUMENTS`. Whoever starts it sees to it that it ends, with `calls.end`."""
+        return start(["docker", "compose", *arguments], stdin=stdin, folder=self._folder)
 
     def docker(self, *arguments: str, timeout: float = CALL_SECONDS) -> str:
         """Run `docker ARGUMENTS`, for what concerns one container, and return what it printed. Raises DeployError."""
-        name = " ".join(("docker", *arguments[:3]))
-        try:
-            done = subprocess.run(["docker", *arguments], capture_output=True, timeout=timeout, check=False)
-        except subprocess.TimeoutExpired:
-            raise DeployError(f"`{name}` took longer than {timeout:g} s") from None
-        if done.returncode != 0:
-            raise DeployError(f"`{name}` failed: {reason_in(done.stderr)}")
-        return done.stdout.decode(errors="replace")
+        call = start(["docker", *arguments], folder=self._folder)
+        return finish(call, name=" ".join(("docker", *arguments[:3])), timeout=timeout)
 
     def containers(self, *services: str) -> list[Container]:
         """The containers of these services (without any: of all), running or not, in the order of their names."""
@@ -114,7 +75,7 @@ class Compose:
     def wait_healthy(self, *services: str, timeout: float) -> list[Container]:
         """Wait until each service has containers and all of them are healthy, and return them.
 
-        Raises DeployError that names those that are not, when `timeout` has passed or when one has ended for good.
+        Raises DeployError that names those that are not, when `timeout` has passed.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -128,22 +89,6 @@ class Compose:
                 states += [f"{service} has no container" for service in missing]
                 raise DeployError(f"not healthy after {timeout:g} s: {', '.join(states)}")
             time.sleep(_POLL_SECONDS)
-
-
-def end(call: subprocess.Popen[bytes]) -> None:
-    """Kill what still runs of a call: `docker` leaves the work to a plugin, a process of the same group."""
-    if call.poll() is None:
-        os.killpg(call.pid, signal.SIGKILL)
-
-
-def reason_in(errors: bytes) -> str:
-    """The last lines of what a program said on stderr, as one line."""
-    lines = [line.strip() for line in errors.decode(errors="replace").splitlines()]
-    return "; ".join([line for line in lines if line][-_LINES_OF_ERROR:])
-
-
-def _name_of(arguments: Sequence[str]) -> str:
-    return " ".join(("docker compose", *arguments[:4]))
 
 
 def _parse_containers(output: str) -> Iterator[Container]:

@@ -1,5 +1,6 @@
 """How the tools of this folder fail: with one line that says what is wrong, and an exit status."""
 
+import signal
 import sys
 from collections.abc import Callable
 
@@ -9,10 +10,12 @@ class DeployError(Exception):
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run `main`; where it cannot do its work, say why on stderr and exit with 1 (130 after Ctrl-C)."""
+    """Run `main`; where it cannot do its work, say why on stderr and exit with 1 (130 after SIGINT or SIGTERM)."""
+    # What was begun is undone on both signals.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
-    except DeployError as error:
+    except (DeployError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

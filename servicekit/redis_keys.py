@@ -32,6 +32,8 @@ UPDATES_ADDED_BYTES = "bytes"
 CACHED_TASK = b"T"
 TOMBSTONE = b"X"
 CACHE_SECONDS = 60
+# What finds all of them.
+CACHED_TASKS = "headrace:task:*"
 
 
 def cached_task(task_id: int) -> str:
