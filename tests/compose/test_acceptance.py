@@ -13,7 +13,6 @@ from tests.acceptance.test_task_life import (  # noqa: F401 - collected here, wi
     test_a_task_that_kills_its_worker_fails_with_the_evidence_and_its_neighbours_do_not,
     test_a_waiting_task_is_cancelled_at_once_and_a_repeat_says_the_same,
     test_an_idempotency_key_makes_one_task,
-    test_ids_that_are_no_ids_are_refused,
     test_lists_are_paged_and_filtered,
     test_the_docs_page_works_offline,
     test_the_examples_of_every_built_in_type_run,
