@@ -14,6 +14,8 @@ from servicekit.http.request_ids import begin_request
 HEADER_SECONDS = 10.0
 # A peer that acknowledges nothing, or has no room for anything, for so long has gone.
 SILENT_SECONDS = 30
+# When the server stops, a request that is on its way already gets so long to arrive.
+LEAVING_SECONDS = 0.5
 # In the scope of a request: ends its connection at once, whatever waits to be sent.
 ABORT = "headrace.abort"
 _CROWD = "Too many connections are open."
@@ -33,11 +35,16 @@ async def refuse_crowd(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class BoundedHeadersProtocol(HttpToolsProtocol):
-    """Closes connections that say nothing, or dribble headers, for longer than HEADER_SECONDS."""
+    """Closes connections that say nothing, or dribble headers, for longer than HEADER_SECONDS.
+
+    When the server stops, an open connection may still bring a request that was sent before its client could know. That
+    is answered, as the last one. uvicorn alone would close what has none in progress, and leave the client in doubt.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._header_timer: asyncio.TimerHandle | None = None
+        self._leaving_timer: asyncio.TimerHandle | None = None
         # uvicorn's own refusal has neither a time to come back nor the shape of our errors.
         self._connections_max, self.limit_concurrency = self.limit_concurrency, None
         self._served_app = self.app
@@ -51,7 +58,13 @@ class BoundedHeadersProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stay()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        self._leaving_timer = self.loop.call_later(LEAVING_SECONDS, super().shutdown)
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -63,13 +76,21 @@ class BoundedHeadersProtocol(HttpToolsProtocol):
         cast("dict[str, Any]", self.scope)[ABORT] = self.transport.abort
         self.app = refuse_crowd if self._is_crowded() else self._served_app
         super().on_headers_complete()
+        if self._leaving_timer is not None:
+            self.cycle.keep_alive = False
 
     def handle_websocket_upgrade(self) -> None:
         if self._is_crowded():
             self.transport.write(raw_problem(status=503, code="overloaded", detail=_CROWD, headers=["retry-after: 1"]))
             self.transport.close()
             return
+        # The application ends it.
+        self._stay()
         super().handle_websocket_upgrade()
+
+    def _stay(self) -> None:
+        if self._leaving_timer is not None:
+            self._leaving_timer.cancel()
 
     def _is_crowded(self) -> bool:
         """Whether this connection is one too many; WebSockets count too."""

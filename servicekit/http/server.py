@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from datetime import timedelta
 
 import uvicorn
@@ -21,11 +21,36 @@ PONG_SECONDS = 20.0
 
 
 class EmbeddedServer(uvicorn.Server):
-    """Leaves signals to the process that embeds it."""
+    """Leaves signals to the process that embeds it, and no client in doubt when it stops."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer also those who are connected and were not accepted yet: closing the listener would reset them."""
+        waiting = [connection for listener in sockets or [] for connection in _accept_all(listener)]
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for connection in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+        await super().shutdown()
+
+    def _protocol(self) -> asyncio.Protocol:
+        return BoundedHeadersProtocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=None
+        )
+
+
+def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
+    """Those who wait to be accepted; a listener that does not block."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            yield connection
 
 
 def build_server(app: ASGIApp, *, connections_max: int, grace: timedelta) -> EmbeddedServer:
@@ -63,6 +88,8 @@ class HttpServer:
     async def start(self) -> int:
         """Return the port. Raises OSError where it is taken."""
         listener = listen(self._host, self._port)
+        # From now on who connects waits until the server is there.
+        listener.listen()
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="http_server")
         port: int = listener.getsockname()[1]
         return port
