@@ -25,7 +25,7 @@ from pathlib import Path
 import headrace
 from deploy.compose import PROJECT_FOLDER, Compose
 from deploy.container import servers_of
-from deploy.database import Snapshot
+from deploy.database import LONG_SECONDS, Snapshot
 from deploy.errors import DeployError, run_tool
 from deploy.manifest import DumpFile, Manifest, sha256_of
 from deploy.stores import RESULTS, STORES, TASKS, Servers, Store
@@ -53,7 +53,7 @@ def take_backup(servers: Servers, folder: Path, *, say: Callable[[str], None]) -
         tasks = open_snapshots.enter_context(servers.tasks.snapshot(TASKS.database))
         results = open_snapshots.enter_context(servers.results.snapshot(RESULTS.database))
         # After both: whose result is missing in the second for having been removed is removed by now.
-        removed = json.loads(servers.tasks.ask(TASKS.database, "removed_lately"))
+        removed = json.loads(servers.tasks.ask(TASKS.database, "removed_lately", timeout=LONG_SECONDS))
         dumps = {}
         for store, snapshot in ((TASKS, tasks), (RESULTS, results)):
             dumps[store.title] = dump = _dump(servers, store, snapshot, draft)
