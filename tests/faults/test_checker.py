@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.harness.checker import Allowed, check
 from tests.faults.harness.events import Event
-from tests.faults.harness.evidence import Evidence, TaskRow
+from tests.faults.harness.evidence import Evidence, Footprint, Outage, Recovery, Survivor, TaskRow
 from tests.faults.harness.ledger import Ledger
 from tests.support.side_effects import Line
 
@@ -61,6 +61,14 @@ def test_an_honest_run_passes(ledger: Ledger) -> None:
     verdict = check(ledger, honest())
     assert verdict.violations == []
     assert (verdict.attempted, verdict.acknowledged, verdict.reruns) == (3, 3, 0)
+
+
+def test_what_is_in_time_and_comes_back_passes(ledger: Ledger) -> None:
+    evidence = honest()
+    evidence.recoveries = [Recovery("Redis", 4.9, 5.0)]
+    evidence.survivors = [Survivor("gateway-0", Footprint(10, 40, 8), Footprint(99, 60, 10))]
+    evidence.outages = [Outage("management-0", 10.0, 20.0, [(11.0, True), (14.0, False), (24.0, True)])]
+    assert check(ledger, evidence).violations == []
 
 
 def test_a_run_again_that_was_allowed_passes(ledger: Ledger) -> None:
@@ -191,9 +199,39 @@ def _log_a_password(e: Evidence) -> None:
     e.leaks = ["management-0"]
 
 
+def _recover_slowly(e: Evidence) -> None:
+    e.recoveries = [Recovery("Redis", 4.9, 5.0), Recovery("the task DB", 5.1, 5.0)]
+
+
+def _leak_files(e: Evidence) -> None:
+    e.survivors = [Survivor("gateway-0", Footprint(0, 40, 8), Footprint(0, 400, 8))]
+
+
+def _leak_threads(e: Evidence) -> None:
+    e.survivors = [Survivor("gateway-0", Footprint(0, 40, 8), Footprint(0, 40, 80))]
+
+
+def _call_itself_ready(e: Evidence) -> None:
+    e.outages = [Outage("management-0", 10.0, 40.0, [(11.0, False), (26.0, True), (41.0, True)])]
+
+
+def _notice_nothing(e: Evidence) -> None:
+    e.outages = [Outage("management-0", 10.0, 20.0, [(11.0, True), (19.0, True), (21.0, True)])]
+
+
+def _stay_unready(e: Evidence) -> None:
+    e.outages = [Outage("management-0", 10.0, 20.0, [(11.0, False), (24.0, False), (26.0, True)])]
+
+
 @pytest.mark.parametrize(
     ("doctor", "invariant"),
     [
+        (_recover_slowly, "I13 the task DB took 5.10 s, 5 s are promised"),
+        (_leak_files, "I14 gateway-0 held 40 files and holds 400"),
+        (_leak_threads, "I14 gateway-0 held 8 threads and holds 80"),
+        (_call_itself_ready, "I15 management-0 called itself ready"),
+        (_notice_nothing, "I15 management-0 called itself ready"),
+        (_stay_unready, "I15 management-0 was not ready within 5 s"),
         (_lose, "I1 promised and not there"),
         (_leave_stuck, "I1 never came to an end"),
         (_fail, "I1 ended otherwise"),

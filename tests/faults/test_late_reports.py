@@ -51,8 +51,8 @@ async def test_f30_what_a_frozen_replica_stores_after_its_thaw_is_refused(run: R
     thawed = time.monotonic()
     await wait_until(lambda: run.logged("management", "report_without_effect", verdict=VERDICT_STALE), timeout=10)
     await wait_until(lambda: all(has_ended(pid) for pid in cut_off), timeout=10)
-    print(f"F30-{until} recovery_s={reruns[-1]:.2f} workers_ended_s={time.monotonic() - thawed:.2f}")  # noqa: T201
-    assert reruns[-1] < FROZEN_SECONDS
+    print(f"F30-{until} workers_ended_s={time.monotonic() - thawed:.2f}")  # noqa: T201
+    run.recovered(f"F30-{until}", reruns[-1], within=FROZEN_SECONDS)
     for task_id in long:
         await run.client.delete(task_id)
     await run.settle(Allowed(reruns=len(lost), statuses=("completed", "cancelled")))

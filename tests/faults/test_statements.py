@@ -31,6 +31,8 @@ COMPLETE = "WITH reported AS%"
 END_SESSION = "UPDATE executors SET ended_at = now()%AND beat =%"
 RESCUE = "WITH lost AS%"
 STORE_RESULTS = "INSERT INTO results%"
+ANSWERS_LOST = 20
+ROUNDS_MAX = 1_000
 
 
 async def test_f20_tasks_whose_insert_was_not_answered_are_stored_once(run: Run) -> None:
@@ -48,6 +50,28 @@ async def test_f20_a_submission_whose_insert_was_not_answered_has_one_id(run: Ru
         assert await run.client.submit(run.tasks(3), key=entry.key) == entry.task_ids
     verdict = await run.settle(finals=run.ledger.acked)
     assert not verdict.unexpected
+
+
+@pytest.mark.parametrize(("role", "database"), [("management", "postgres"), ("execution", "results")])
+async def test_f20_any_answer_of_a_database_may_be_lost(run: Run, role: str, database: str) -> None:
+    """One in twenty, of whatever statement (F20 to F25); the seed says which. Nothing is lost, nothing runs twice."""
+    links = [run.stack.link(name, database) for name in run.stack.names(role)]
+    before = sum(link.counters.replies_lost for link in links)
+
+    def lost() -> int:
+        return sum(link.counters.replies_lost for link in links) - before
+
+    for link in links:
+        link.faults.lose_replies_part = 0.05
+    for _ in range(ROUNDS_MAX):
+        entry = await run.client.try_submit(run.tasks(10))
+        await run.client.finals(entry.task_ids)
+        if lost() >= ANSWERS_LOST:
+            break
+    assert lost() >= ANSWERS_LOST
+    for link in links:
+        link.heal()
+    await run.settle(finals=run.ledger.acked)
 
 
 async def _submit_until_lost(run: Run, *, keys: bool) -> list[Entry]:

@@ -6,18 +6,16 @@ What is measured is memory and open files of the process that must not grow, onc
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import grpc
-import psutil
 import pytest
 
 from execution_service.demand import PREFETCH_MAX
 from headrace.v1 import execution_pb2 as pb
 from headrace.v1.execution_pb2_grpc import ExecutionServiceStub
 from servicekit.grpc_channel import open_channel
-from tests.faults.harness.evidence import drained
+from tests.faults.harness.evidence import Footprint, drained
 from tests.faults.harness.run import Run
 from tests.support.waiting import wait_until
 
@@ -31,20 +29,6 @@ CYCLES = 1_000
 # Any one of them ends far sooner.
 STREAM_SECONDS = 30.0
 QUEUED = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Footprint:
-    """What a process holds."""
-
-    rss: int
-    files: int
-    threads: int
-
-    @classmethod
-    def of(cls, pid: int) -> Self:
-        process = psutil.Process(pid)
-        return cls(process.memory_info().rss, process.num_fds(), process.num_threads())
 
 
 async def test_f18_streams_that_come_and_go_leave_nothing_behind(run: Run) -> None:

@@ -8,13 +8,19 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from tests.faults.harness.evidence import FINAL, Evidence
+from tests.faults.harness.evidence import FINAL, Evidence, Survivor
 from tests.faults.harness.ledger import Ledger
 from tests.support.side_effects import Line
 
 # An attempt that was overtaken may start this much later than the next one: its replica had not heard yet.
 OVERTAKEN_SECONDS = 2.0
 ORPHANED_SECONDS_MAX = 10.0
+# What a process may hold more than before: connections that it opens under load and keeps, and a tenth.
+FILES_MORE = 24
+THREADS_MORE = 4
+# How soon a process has to say that it cannot work, and that it can again.
+NOTICED_SECONDS = 15.0
+READY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,7 @@ def check(ledger: Ledger, evidence: Evidence, allowed: Allowed | None = None) ->
     if charged > allowed.charged:
         violations.append(f"I11 {charged} failures were charged to tasks, {allowed.charged} allowed")
     violations += [f"I16 {name} logged a password" for name in evidence.leaks]
+    violations += _slow(evidence) + grown(evidence.survivors) + _misleading(evidence)
     if evidence.orphaned_seconds > ORPHANED_SECONDS_MAX:
         violations.append(f"I12 tasks of ended sessions were not rescued for {evidence.orphaned_seconds:.1f} s")
     return verdict
@@ -216,4 +223,38 @@ def _rest(evidence: Evidence) -> list[str]:
         found.append(f"I10 the backlog counts {evidence.backlog} though nothing waits")
     if evidence.outbox:
         found.append(f"I8 {evidence.outbox} final updates wait to be published")
+    return found
+
+
+def _slow(evidence: Evidence) -> list[str]:
+    return [
+        f"I13 {each.what} took {each.seconds:.2f} s, {each.promised:g} s are promised"
+        for each in evidence.recoveries
+        if each.seconds > each.promised
+    ]
+
+
+def grown(survivors: Iterable[Survivor]) -> list[str]:
+    """I14: what a process has opened for what is over it has closed again. For its memory scenarios have bounds."""
+    return [
+        f"I14 {each.name} held {before} {kind} and holds {after}"
+        for each in survivors
+        for kind, before, after, more in (
+            ("files", each.before.files, each.after.files, FILES_MORE),
+            ("threads", each.before.threads, each.after.threads, THREADS_MORE),
+        )
+        if after > before * 1.1 + more
+    ]
+
+
+def _misleading(evidence: Evidence) -> list[str]:
+    """I15: not ready while no progress was possible, and ready soon after."""
+    found = []
+    for outage in evidence.outages:
+        late = [ready for at, ready in outage.said if outage.began + NOTICED_SECONDS <= at < outage.ended]
+        if any(late) or not any(not ready for at, ready in outage.said if at < outage.ended):
+            found.append(f"I15 {outage.name} called itself ready while it could do nothing")
+        again = next((at - outage.ended for at, ready in outage.said if ready and at >= outage.ended), None)
+        if again is None or again > READY_SECONDS:
+            found.append(f"I15 {outage.name} was not ready within {READY_SECONDS:g} s after it could work again")
     return found

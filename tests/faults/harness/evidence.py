@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Self
 from urllib.parse import urlsplit
 
+import psutil
 import redis.asyncio
 
 from servicekit.redis_keys import BACKLOG, SUBMISSIONS, SUBMISSIONS_GROUP, UNSTORED
@@ -31,6 +33,48 @@ class TaskRow:
     key: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """How long something took, in seconds, and how long it may take."""
+
+    what: str
+    seconds: float
+    promised: float
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a process holds."""
+
+    rss: int
+    files: int
+    threads: int
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        process = psutil.Process(pid)
+        return cls(process.memory_info().rss, process.num_fds(), process.num_threads())
+
+
+@dataclass(frozen=True, slots=True)
+class Survivor:
+    """A process that lived through a run, before it and when all has come to rest."""
+
+    name: str
+    before: Footprint
+    after: Footprint
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A time in which a process could not work, and what it said of itself meanwhile and later: (when, ready)."""
+
+    name: str
+    began: float
+    ended: float
+    said: Sequence[tuple[float, bool]]
+
+
 @dataclass(slots=True)
 class Evidence:
     tasks: dict[int, TaskRow] = field(default_factory=dict)
@@ -47,6 +91,9 @@ class Evidence:
     leaks: Sequence[str] = ()
     # Longest time that a task was seen processing without a live session.
     orphaned_seconds: float = 0.0
+    recoveries: Sequence[Recovery] = ()
+    survivors: Sequence[Survivor] = ()
+    outages: Sequence[Outage] = ()
 
 
 async def gather(stack: Stack, effects: SideEffects | None = None, events: Sequence[Event] = ()) -> Evidence:

@@ -10,6 +10,7 @@ Faults are set from any thread, at any time, and hold for present and new connec
 - `lose_replies`: the next so many pieces of data from the server are dropped and their connections reset: the request
   was delivered, its outcome is unknown to the client;
 - `lose_replies_with`: only pieces that hold these bytes are lost like that;
+- `lose_replies_part`: the probability that a piece of data from the server is lost like that;
 - `reset_part`: the probability that a piece of data is answered by a reset of its connection instead;
 - `half_open`: the server is told nothing of clients that leave, and the other way round.
 
@@ -46,6 +47,7 @@ class Faults:
     refuse: bool = False
     lose_replies: int = 0
     lose_replies_with: bytes = b""
+    lose_replies_part: float = 0.0
     reset_part: float = 0.0
     half_open: bool = False
 
@@ -191,16 +193,21 @@ class Proxy:
         if self.faults.reset_part and self._rng.random() < self.faults.reset_part:
             self.counters.resets += 1
             return False
-        for faults in (self.faults, connection.faults):
-            if not up and faults.lose_replies > 0 and faults.lose_replies_with in piece:
-                faults.lose_replies -= 1
-                self.counters.replies_lost += 1
-                return False
+        if not up and self._loses(piece, connection):
+            self.counters.replies_lost += 1
+            return False
         if up:
             self.counters.bytes_up += len(piece)
         else:
             self.counters.bytes_down += len(piece)
         return True
+
+    def _loses(self, piece: bytes, connection: "Connection") -> bool:
+        for faults in (self.faults, connection.faults):
+            if faults.lose_replies > 0 and faults.lose_replies_with in piece:
+                faults.lose_replies -= 1
+                return True
+        return self.faults.lose_replies_part > 0 and self._rng.random() < self.faults.lose_replies_part
 
     def _swallows(self, connection: "Connection", *, up: bool) -> bool:
         both = (self.faults, connection.faults)

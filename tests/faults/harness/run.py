@@ -1,9 +1,10 @@
 """One scenario on a stack: its clients and ledger at the begin, rest and judgement at the end."""
 
+import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -11,14 +12,20 @@ from typing import Any, Self
 
 from redis.asyncio import Redis
 
-from tests.faults.harness.checker import Allowed, Verdict, check
+from servicekit.cancelling import cancel_and_wait
+from tests.faults.harness.checker import Allowed, Verdict, check, grown
 from tests.faults.harness.client import Client, Task
 from tests.faults.harness.events import SocketRecorder
-from tests.faults.harness.evidence import OrphanSampler, drained, gather
+from tests.faults.harness.evidence import Footprint, OrphanSampler, Outage, Recovery, Survivor, drained, gather
 from tests.faults.harness.ledger import Ledger
 from tests.faults.harness.stack import Stack
 from tests.support.side_effects import SideEffects
 from tests.support.waiting import wait_until
+
+SERVICES = ("gateway", "management", "execution")
+_ASK_SECONDS = 0.2
+# Far beyond what is promised; the checker judges.
+_READY_SECONDS = 30.0
 
 
 class Run:
@@ -36,6 +43,10 @@ class Run:
         self.recorder = SocketRecorder(stack.gateway_url())
         self._orphans = OrphanSampler(stack)
         self._log_begins: dict[str, int] = {}
+        # Of the services at the begin: pid and what they held.
+        self._before: dict[str, tuple[int, Footprint]] = {}
+        self._recoveries: list[Recovery] = []
+        self._outages: list[Outage] = []
 
     async def __aenter__(self) -> Self:
         try:
@@ -46,6 +57,8 @@ class Run:
         await self._empty()
         self._orphans.start()
         self._log_begins = {name: len(self.stack.log_lines(name)) for name in self.stack.processes}
+        pids = {name: self.stack[name].pid for role in SERVICES for name in self.stack.names(role)}
+        self._before = {name: (pid, Footprint.of(pid)) for name, pid in pids.items()}
         return self
 
     async def __aexit__(
@@ -59,6 +72,36 @@ class Run:
         """Bodies of tasks that leave side effects."""
         data = self.effects.data(seconds)
         return [{"type": "append_line", "data": data, **options} for _ in range(count)]
+
+    def recovered(self, what: str, seconds: float, *, within: float) -> None:
+        """Have the time judged that something took."""
+        print(f"{what} recovery_s={seconds:.2f}")  # noqa: T201
+        self._recoveries.append(Recovery(what, seconds, within))
+
+    @contextlib.asynccontextmanager
+    async def outage(self, name: str) -> AsyncIterator[None]:
+        """Have judged what a service says of itself while it cannot work, which is within, and after."""
+        said: list[tuple[float, bool]] = []
+
+        async def ask() -> bool:
+            at, ready = time.monotonic(), await self.stack.serves(name)
+            said.append((at, ready))
+            return ready
+
+        async def ask_always() -> None:
+            while True:
+                await ask()
+                await asyncio.sleep(_ASK_SECONDS)
+
+        began = time.monotonic()
+        asking = asyncio.create_task(ask_always())
+        try:
+            yield
+        finally:
+            await cancel_and_wait(asking)
+        ended = time.monotonic()
+        await wait_until(ask, timeout=_READY_SECONDS)
+        self._outages.append(Outage(name, began, ended, said))
 
     def promise(self, task_ids: Sequence[int]) -> None:
         """Have tasks judged that the scenario has put into the database itself."""
@@ -165,6 +208,22 @@ class Run:
         await self.stack.start(*services)
         await self.stack.whole()
 
+    async def _survivors(self) -> list[Survivor]:
+        """Those that lived through the run; connections of others take a moment to end."""
+        survivors: list[Survivor] = []
+
+        def are_as_before() -> bool:
+            survivors[:] = [
+                Survivor(name, before, Footprint.of(pid))
+                for name, (pid, before) in self._before.items()
+                if self.stack[name].pid == pid
+            ]
+            return not grown(survivors)
+
+        with contextlib.suppress(AssertionError):
+            await wait_until(are_as_before)
+        return survivors
+
     async def settle(
         self, allowed: Allowed | None = None, *, finals: Sequence[int] = (), drain_seconds: float = 60.0
     ) -> Verdict:
@@ -178,6 +237,8 @@ class Run:
             await self.recorder.finish()
         evidence = await gather(self.stack, self.effects, events)
         evidence.orphaned_seconds = await self._orphans.stop()
+        evidence.recoveries, evidence.outages = self._recoveries, self._outages
+        evidence.survivors = await self._survivors()
         verdict = check(self.ledger, evidence, replace(allowed or Allowed(), events=bool(events)))
         print(f"settled in {time.monotonic() - repaired:.1f} s: {verdict}")  # noqa: T201 - shown with a failure
         assert not verdict.violations, str(verdict)
