@@ -4,7 +4,7 @@ import pytest
 
 from tests.simulation.world import replay_command, simulate
 
-STORIES = 200
+STORIES = 100
 _PART = 20
 
 

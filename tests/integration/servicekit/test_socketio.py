@@ -73,7 +73,7 @@ async def http(running: RunningStreams) -> AsyncIterator[httpx.AsyncClient]:
 )
 async def test_a_handshake_that_is_wrong_is_refused(http: httpx.AsyncClient, query: str, code: int) -> None:
     answer = await http.get(f"{PATH}?{query}")
-    assert (answer.status_code, answer.json()["code"]) == (400, code)
+    assert (answer.status_code, answer.json()["code"]) == (404 if code == 1 else 400, code)
     assert answer.json()["message"]
 
 
@@ -132,7 +132,7 @@ async def test_guessed_sessions_are_all_refused(running: RunningStreams, http: h
         for number in range(200):
             guess = f"{client.sid[:-4]}{number:04}"
             answer = await http.get(f"{PATH}?EIO=4&transport=polling&sid={guess}")
-            assert (answer.status_code, answer.json()["code"]) == (400, 1)
+            assert (answer.status_code, answer.json()["code"]) == (404, 1)
         await client.post("1")
 
 
@@ -143,7 +143,7 @@ async def test_a_session_that_was_closed_is_unknown(running: RunningStreams, htt
         with pytest.raises(InvalidStatus) as caught:
             async with engine_socket(running.port, query=f"&sid={client.sid}"):
                 pass
-        assert caught.value.response.status_code == 400
+        assert caught.value.response.status_code == 404
 
 
 # Bodies and polls.
