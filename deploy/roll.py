@@ -53,7 +53,7 @@ def _wait_for_new(compose: Compose, service: str, known: set[str]) -> Container:
     deadline = time.monotonic() + HEALTHY_SECONDS
     while True:
         new = [container for container in compose.containers(service) if container.container_id not in known]
-        if len(new) == 1 and new[0].healthy:
+        if len(new) == 1 and new[0].health == "healthy":
             return new[0]
         for container in new:
             if container.state in _ENDED:

@@ -46,14 +46,15 @@ async def test_replicas_are_replaced_one_after_the_other(stack: Stack, load: Loa
 
 async def test_a_release_that_does_not_start_replaces_nothing(stack: Stack, load: Load) -> None:
     before = await stack.containers("management")
-    # Ends at once: it is another program, without a place to write.
-    await stack.docker("tag", (await stack.only("redis")).image, "headrace-management:broken")
+    # It ends at once.
+    ends = 'ENTRYPOINT ["false"]'
+    await stack.docker("commit", "--pause=false", "--change", ends, before[0].id, "headrace-management:broken")
     try:
         await load.grow(MORE)
         with pytest.raises(CommandError, match="headrace-test-management-4 ends as soon as it is started"):
             await stack.run("env", "HEADRACE_VERSION=broken", "make", "compose-roll", "SERVICE=management")
         await load.grow(MORE)
-        assert await stack.containers("management") == before
+        assert await stack.wait_healthy("management", SIZES["management"]) == before
         assert not load.refused
         await load.finish()
     finally:
