@@ -40,13 +40,14 @@ up: $(STAMP) ## Start a cluster on this machine (Ctrl-C stops it)
 	$(BIN)/headrace up
 
 .PHONY: test
-test: $(STAMP) $(JS) ## Run all tests but the long fault scenarios
-	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder -m "not alone" --ignore tests/faults --ignore tests/compose
+test: $(STAMP) $(JS) ## Run all tests but the long ones and those of containers
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder -m "not alone and not long" --ignore tests/faults --ignore tests/compose
 	$(BIN)/pytest -m "alone or quick" --ignore tests/compose
 
 .PHONY: faults
-faults: $(STAMP) ## Break everything on purpose: crash points and fault scenarios (about 40 minutes)
+faults: $(STAMP) ## Break everything on purpose: crash points and fault scenarios (about 30 minutes)
 	$(BIN)/pytest tests/faults
+	$(BIN)/pytest -m long tests/acceptance
 
 .PHONY: chaos
 chaos: $(STAMP) ## Break a cluster at random for minutes, and count what that cost (SEED=n replays a run)

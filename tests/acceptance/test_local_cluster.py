@@ -102,6 +102,7 @@ async def test_a_killed_cluster_leaves_nothing_and_keeps_its_tasks(cluster_facto
     assert await words_counted(cluster, task_id) == 3
 
 
+@pytest.mark.long
 async def test_a_task_that_runs_delays_the_end_by_its_grace_alone(cluster_factory: ClusterFactory) -> None:
     cluster = await cluster_factory(role_env=PROBE_TASKS)
     task_id = await start_long_task(cluster)
@@ -114,6 +115,7 @@ async def test_a_task_that_runs_delays_the_end_by_its_grace_alone(cluster_factor
     assert await status_of(cluster, task_id) in ("queued", "processing")
 
 
+@pytest.mark.long
 async def test_a_task_that_runs_does_not_outlive_a_killed_cluster(cluster_factory: ClusterFactory) -> None:
     cluster = await cluster_factory(role_env=PROBE_TASKS)
     task_id = await start_long_task(cluster)
@@ -162,6 +164,7 @@ async def test_task_modules_that_cannot_be_used_end_the_start_at_once(cluster_fa
     await broken.stop()
 
 
+@pytest.mark.long
 async def test_a_killed_cluster_can_be_started_again_at_once(cluster_factory: ClusterFactory) -> None:
     cluster = await cluster_factory()
     await cluster.kill_supervisor()

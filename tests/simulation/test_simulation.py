@@ -4,7 +4,7 @@ import pytest
 
 from tests.simulation.world import replay_command, simulate
 
-STORIES = 100
+STORIES = 60
 _PART = 20
 
 
