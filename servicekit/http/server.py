@@ -45,8 +45,8 @@ class EmbeddedServer(uvicorn.Server):
 
 
 def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
-    """Those who wait to be accepted; a listener that does not block."""
-    with contextlib.suppress(BlockingIOError):
+    """Those who wait to be accepted at a listener that does not block, until there are none or none can be had."""
+    with contextlib.suppress(OSError):
         while True:
             connection, _ = listener.accept()
             connection.setblocking(False)

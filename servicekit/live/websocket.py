@@ -8,10 +8,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
+from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from servicekit.errors import Conflict, HeadraceError, Overloaded, Unavailable
+from servicekit.http.problems import PROBLEM_JSON, problem_body
 from servicekit.live.filters import Filter
 from servicekit.live.message_rate import MESSAGES_MAX, MessageRate, Verdict
 from servicekit.live.protocol import (
@@ -125,6 +127,11 @@ def is_same_origin(websocket: WebSocket) -> bool:
 async def _serve(websocket: WebSocket, scope: Callable[[LiveStreams], Awaitable[Scope]]) -> None:
     if not is_same_origin(websocket):
         await websocket.close()  # before it is accepted: answered with 403
+        return
+    if websocket.scope["subprotocols"]:
+        # A client that asks for some takes no connection without one.
+        body = problem_body(status=400, code="unknown_subprotocol", detail="There are no subprotocols here.")
+        await websocket.send_denial_response(Response(body, 400, media_type=PROBLEM_JSON))
         return
     await websocket.accept()
     await LiveSocket(websocket, websocket.app.state.live).run(scope)

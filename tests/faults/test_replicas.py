@@ -32,12 +32,12 @@ async def test_f10_a_killed_manager_costs_no_execution(run: Run) -> None:
 
 async def test_f34_tasks_of_a_killed_executor_run_elsewhere_within_5_s(run: Run) -> None:
     """With tasks that block and six on an event loop; the other replica has room for all of them beside its own."""
-    await run.start_async_on("execution-0", seconds=8, at_least=6)
+    await run.start_async_on("execution-0", seconds=12, at_least=6)
     blocking = await run.client.submit(run.tasks(4, seconds=6))
     await wait_until(lambda: run.effects.starts().keys() >= set(blocking))
     lost = await run.running_on("execution-0")
     below = descendants([run.stack["execution-0"].pid])
-    assert len(lost) > 6
+    assert len(lost) >= 8
     assert lost.intersection(blocking)
     assert len(below) >= run.stack.sizes.workers + 1
     killed = time.monotonic()

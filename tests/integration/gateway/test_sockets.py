@@ -213,6 +213,17 @@ async def test_a_page_of_another_site_cannot_listen_in(
         assert caught.value.response.status_code == 403
 
 
+@pytest.mark.parametrize("path", ["/ws/tasks/7", "/ws/tasks", "/socket.io/noop"])
+async def test_a_client_that_speaks_another_protocol_is_told_so(
+    running: RunningGateway, publisher: Publisher, path: str
+) -> None:
+    with pytest.raises(InvalidStatus) as caught:
+        async with open_socket(running.port, path, subprotocols=["mqtt"]):
+            pass
+    response = caught.value.response
+    assert (response.status_code, json.loads(response.body)["code"]) == (400, "unknown_subprotocol")
+
+
 async def test_a_page_of_our_own_listens(running: RunningGateway, publisher: Publisher) -> None:
     async with open_socket(running.port, "/ws/tasks/7", origin=f"http://127.0.0.1:{running.port}") as socket:
         assert len(await socket.snapshot()) == 1

@@ -15,6 +15,9 @@ from servicekit.http.protocol import LEAVING_SECONDS
 from servicekit.http.server import HttpServer
 from tests.support.waiting import wait_until
 
+# What is in time counts here.
+pytestmark = pytest.mark.alone
+
 REQUEST = b"POST /tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nmill"
 
 
