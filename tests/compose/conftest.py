@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,14 +13,14 @@ import pytest_asyncio
 
 from deploy.make_secrets import main as make_secrets
 from tests.compose.load import Load
-from tests.compose.stack import CommandError, Stack
+from tests.compose.stack import ROOT, Stack
 from tests.support.api import Api
 from tests.support.side_effects import SideEffects
 
 PORT = int(os.environ.get("HEADRACE_TEST_PORT", "8080"))
 # The sizes of docker-compose.yml, to which every test returns.
 SIZES = {"gateway": 1, "management": 3, "execution": 3}
-FILES = ["docker-compose.yml", "tests/compose/compose.test.yml"]
+PROJECT = "headrace-test"
 # Not the subnet of a stack that may run on this machine.
 SUBNET = "10.214.0.0/22"
 
@@ -33,35 +34,34 @@ def effects_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def stack(effects_folder: Path) -> AsyncIterator[Stack]:
+@pytest.fixture(scope="session")
+def files() -> list[str]:
+    """The compose files that every stack here has: with Consul where its image is here or can be had."""
     if shutil.which("docker") is None:
         pytest.fail("These tests need a Docker engine with `docker compose`.")
     make_secrets()
-    stack = Stack(FILES, port=PORT, effects=effects_folder, environment={"HEADRACE_SUBNET": SUBNET})
-    if not await _has_consul(stack):
-        files = ["docker-compose.yml", "deploy/compose.registry.yml", "tests/compose/compose.test.yml"]
-        stack = Stack(files, port=PORT, effects=effects_folder, environment={"HEADRACE_SUBNET": SUBNET})
-    await stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")
+    pull = ["docker", "compose", "pull", "--quiet", "--policy", "missing", "consul"]
+    if subprocess.run(pull, cwd=ROOT, timeout=300, capture_output=True, check=False).returncode == 0:
+        return ["docker-compose.yml"]
+    return ["docker-compose.yml", "deploy/compose.registry.yml"]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stack(effects_folder: Path, files: list[str]) -> AsyncIterator[Stack]:
+    environment = {"HEADRACE_TEST_EFFECTS": str(effects_folder)}
+    files = [*files, "tests/compose/compose.test.yml"]
+    stack = Stack(PROJECT, files, port=PORT, subnet=SUBNET, environment=environment)
+    await stack.down()
     await stack.compose("build")
     try:
-        await stack.compose("up", "--detach", "--wait", "--wait-timeout", "300")
+        await stack.up()
         yield stack
     finally:
         folder = os.environ.get("HEADRACE_TEST_LOGS")
         if folder:
             logs = await stack.compose("logs", "--no-color", "--timestamps")
             await asyncio.to_thread(Path(folder, "compose.log").write_text, logs)
-        await stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "20")
-
-
-async def _has_consul(stack: Stack) -> bool:
-    """Whether Consul's own image is here or can be had; where not, our stand-in takes its place."""
-    try:
-        await stack.compose("pull", "--quiet", "--policy", "missing", "consul", timeout=300)
-    except CommandError:
-        return False
-    return True
+        await stack.down()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -74,8 +74,8 @@ async def api(stack: Stack) -> AsyncIterator[Api]:
 
 
 @pytest.fixture
-def effects(stack: Stack, request: pytest.FixtureRequest) -> SideEffects:
-    path = stack.effects / f"{request.node.name}.lines"
+def effects(effects_folder: Path, request: pytest.FixtureRequest) -> SideEffects:
+    path = effects_folder / f"{request.node.name}.lines"
     # Made here, so that both users may write and read it.
     path.touch()
     path.chmod(0o666)

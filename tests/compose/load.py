@@ -13,6 +13,8 @@ from tests.support.waiting import wait_until
 BATCH = 5
 TASK_SECONDS = 0.2
 PAUSE_SECONDS = 0.1
+# More than replicas ask for ahead, and few enough to be done soon after the end.
+WAITING_MAX = 200
 # What a proxy or a gateway may answer while something is away.
 _AWAY = (502, 503, 504)
 
@@ -67,6 +69,9 @@ class Load:
     async def _submit(self) -> None:
         batch = [{"type": "append_line", "data": self._effects.data(TASK_SECONDS)}] * BATCH
         while not self._stop.is_set():
+            if len(self.accepted) - len(self._effects.starts()) > WAITING_MAX:
+                await asyncio.sleep(PAUSE_SECONDS)
+                continue
             try:
                 answer = await self._api.http.post("/api/tasks/batch", json=batch)
             except httpx.TransportError as error:

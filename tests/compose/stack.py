@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PROJECT = "headrace-test"
 COMMAND_SECONDS = 900.0
 HEALTHY_SECONDS = 120.0
 _POLL_SECONDS = 0.2
@@ -41,21 +40,42 @@ class Container:
 
 
 class Stack:
-    """One stack, told apart by its project name; `files` are compose files below the root of the repository."""
+    """One stack, told apart by the name of its project.
 
-    def __init__(self, files: Sequence[str], *, port: int, effects: Path, environment: Mapping[str, str]) -> None:
+    `files` are compose files below `folder`, in which commands run. `subnet` is that of its control network, and no
+    other stack's on this machine.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        files: Sequence[str],
+        *,
+        port: int,
+        subnet: str,
+        folder: Path = ROOT,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.project = project
+        self.folder = folder
         self.url = f"http://127.0.0.1:{port}"
         self.port = port
-        # Handlers leave traces in it.
-        self.effects = effects
         self.environment = {
             **os.environ,
             "COMPOSE_FILE": os.pathsep.join(files),
-            "COMPOSE_PROJECT_NAME": PROJECT,
+            "COMPOSE_PROJECT_NAME": project,
             "HEADRACE_PUBLISH": f"127.0.0.1:{port}",
-            "HEADRACE_TEST_EFFECTS": str(effects),
-            **environment,
+            "HEADRACE_SUBNET": subnet,
+            **(environment or {}),
         }
+
+    async def up(self) -> None:
+        """Start all of it and wait until it is healthy."""
+        await self.compose("up", "--detach", "--wait", "--wait-timeout", "300")
+
+    async def down(self) -> None:
+        """Remove it with its data."""
+        await self.compose("down", "--volumes", "--remove-orphans", "--timeout", "20")
 
     async def compose(self, *arguments: str, timeout: float = COMMAND_SECONDS) -> str:
         return await self.run("docker", "compose", *arguments, timeout=timeout)
@@ -64,10 +84,10 @@ class Stack:
         return await self.run("docker", *arguments, timeout=timeout)
 
     async def run(self, *command: str, timeout: float = COMMAND_SECONDS) -> str:
-        """Run a command in the root of the repository and return what it wrote. Raises CommandError."""
+        """Run a command in the folder and return what it wrote. Raises CommandError."""
         process = await asyncio.create_subprocess_exec(
             *command,
-            cwd=ROOT,
+            cwd=self.folder,
             env=self.environment,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

@@ -5,7 +5,7 @@ import pytest
 from tests.compose.conftest import SIZES
 from tests.compose.load import Load
 from tests.compose.replicas import host_in, hosts_of
-from tests.compose.stack import PROJECT, Stack
+from tests.compose.stack import Stack
 from tests.support.api import Api
 from tests.support.side_effects import SideEffects
 from tests.support.waiting import wait_until
@@ -52,7 +52,7 @@ async def test_an_execution_replica_is_cut_off_and_put_back(
     await load.grow(MORE)
     container = (await stack.containers("execution"))[0]
     name = container.host
-    await stack.docker("network", "disconnect", f"{PROJECT}_control", container.id)
+    await stack.docker("network", "disconnect", f"{stack.project}_control", container.id)
 
     async def is_missed() -> bool:
         return name not in await hosts_of(api, "append_line")
@@ -63,7 +63,7 @@ async def test_an_execution_replica_is_cut_off_and_put_back(
     await wait_until(is_missed, timeout=30)
     await load.grow(MORE)
     # An address that is free now may be given to somebody else: so the replica comes back at another one.
-    await stack.docker("network", "connect", "--ip", "10.214.3.77", f"{PROJECT}_control", container.id)
+    await stack.docker("network", "connect", "--ip", "10.214.3.77", f"{stack.project}_control", container.id)
     await wait_until(is_back, timeout=60)
     task_ids = await api.submit_many([{"type": "append_line", "data": effects.data(1.0)}] * 2 * SIZES["execution"])
     tasks = await api.finals(task_ids)

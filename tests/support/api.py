@@ -1,6 +1,7 @@
 """The REST API as a user's program calls it."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -14,8 +15,8 @@ FINAL = ("completed", "failed", "cancelled")
 class Api:
     """One gateway. Calls that a user would repeat on 503 are repeated."""
 
-    def __init__(self, url: str) -> None:
-        self.http = httpx.AsyncClient(base_url=url, timeout=30)
+    def __init__(self, url: str, *, verify: ssl.SSLContext | bool = True) -> None:
+        self.http = httpx.AsyncClient(base_url=url, timeout=30, verify=verify)
 
     async def __aenter__(self) -> Self:
         return self
