@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from consul import base
+from consul import ACLPermissionDenied, base
 
 REQUEST_SECONDS = 3.0
 # Consul answers a blocking query up to a sixteenth later than asked; the rest is for the way.
@@ -38,7 +38,10 @@ class AsyncConsul(base.Consul):  # type: ignore[misc]
 
 
 class HttpxTransport(base.HTTPClient):  # type: ignore[misc]
-    """What the library calls with a path and parameters; `callback` makes the answer of the response."""
+    """What the library calls with a path and parameters; `callback` makes the answer of the response.
+
+    Raises httpx.HTTPError, and consul.ACLPermissionDenied also for a list from which something was left out.
+    """
 
     def __init__(self, client: httpx.AsyncClient, host: str, port: int, scheme: str) -> None:
         super().__init__(host, port, scheme)
@@ -103,6 +106,9 @@ class HttpxTransport(base.HTTPClient):  # type: ignore[misc]
             content=data,
             timeout=httpx.Timeout(REQUEST_SECONDS, read=REQUEST_SECONDS + _wait_seconds(params)),
         )
+        # Without a token, or with one that may see a part, Consul answers 200 and leaves out the rest.
+        if response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true":
+            raise ACLPermissionDenied(f"the token may not see all that {path} lists")
         return callback(base.Response(response.status_code, response.headers, response.text))
 
 

@@ -22,6 +22,14 @@ _REPORTS = {"pass": CheckStatus.PASSING, "warn": CheckStatus.WARNING, "fail": Ch
 # Parameters that change what a query means; answering as if they were not there would be wrong.
 _UNSUPPORTED = ("filter", "tag", "near", "node-meta", "peer")
 
+# The lists, with what is left of each for those that may see nothing.
+_LISTS: dict[str, object] = {
+    "/v1/health/service/": [],
+    "/v1/catalog/services": {},
+    "/v1/agent/services": {},
+    "/v1/agent/checks": {},
+}
+
 
 class ConsulApi:
     """Answers requests on behalf of an agent; where there is a token, to those alone that know it."""
@@ -44,8 +52,8 @@ class ConsulApi:
         }
 
     async def answer(self, request: Request) -> Response:
-        if not self._may(request):
-            return text_response("Permission denied", HTTPStatus.FORBIDDEN)
+        if refusal := self._refusal(request):
+            return refusal
         try:
             if request.method == "GET" and request.path.startswith("/v1/health/service/"):
                 return await self._health(request.path.removeprefix("/v1/health/service/"), request)
@@ -62,11 +70,22 @@ class ConsulApi:
             message = f'CheckID "{error}" does not have associated TTL'
             return text_response(message, HTTPStatus.INTERNAL_SERVER_ERROR)
 
-    def _may(self, request: Request) -> bool:
-        # As in Consul, which tells everybody whether it has a leader.
+    def _refusal(self, request: Request) -> Response | None:
+        """What Consul answers where its policy denies: lists without what may not be seen, and 403 to all else.
+
+        It tells everybody whether it has a leader.
+        """
         if self._token is None or request.path == "/v1/status/leader":
-            return True
-        return hmac.compare_digest(request.headers.get("x-consul-token", "").encode(), self._token.encode())
+            return None
+        shown = request.headers.get("x-consul-token", "")
+        if hmac.compare_digest(shown.encode(), self._token.encode()):
+            return None
+        if shown:
+            return text_response("ACL not found", HTTPStatus.FORBIDDEN)
+        for path, nothing in _LISTS.items():
+            if request.method == "GET" and request.path.startswith(path):
+                return json_response(nothing, {"X-Consul-Index": "1", "X-Consul-Results-Filtered-By-ACLs": "true"})
+        return text_response("Permission denied", HTTPStatus.FORBIDDEN)
 
     def _answer_at_once(self, request: Request) -> Response:
         if fixed := self._fixed.get((request.method, request.path)):

@@ -125,6 +125,8 @@ async def test_an_index_that_goes_backwards_is_forgotten(watch: ConsulWatch, age
         httpx.ReadTimeout("frozen"),
         httpx.Response(500, text="No cluster leader"),
         httpx.Response(403, text="ACL not found"),
+        # The token has lost its rights: the list is right in form, and lacks what it may not show.
+        httpx.Response(200, json=[], headers={"X-Consul-Index": "9", "X-Consul-Results-Filtered-By-ACLs": "true"}),
         httpx.Response(200, html="<html>It works!</html>", headers={"X-Consul-Index": "9"}),
         httpx.Response(200, html="<html>It works!</html>"),
         httpx.Response(200, json={"not": "a list"}, headers={"X-Consul-Index": "9"}),
