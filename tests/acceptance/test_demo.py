@@ -83,6 +83,7 @@ async def test_it_runs_tasks_of_every_type_and_leaves_only_what_is_to_be_kept(tm
     assert os.listdir(temporary) == []
 
 
+@pytest.mark.long
 async def test_sigterm_ends_it_early_and_leaves_nothing(tmp_path: Path) -> None:
     async with demo(tmp_path) as process:
         await read_until(process, "accepted as task")

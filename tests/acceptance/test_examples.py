@@ -73,6 +73,7 @@ async def running(command: str, folder: Path, *arguments: str) -> AsyncIterator[
             await process.communicate()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)  # two clusters are started one after the other
 async def test_the_mill_does_what_its_readme_says(project: Path) -> None:
     up, send, test = commands()

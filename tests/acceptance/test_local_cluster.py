@@ -78,6 +78,7 @@ async def words_counted(cluster: LocalCluster, task_id: int) -> int:
         return words
 
 
+@pytest.mark.long
 async def test_a_stopped_cluster_leaves_nothing_and_keeps_its_tasks(cluster_factory: ClusterFactory) -> None:
     cluster = await cluster_factory()
     task_id = await submit(cluster, "word_count", text="one two three")

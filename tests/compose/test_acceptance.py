@@ -1,4 +1,4 @@
-"""The acceptance tests of a task's life, over the proxy and all containers: those that need the API alone."""
+"""The acceptance tests that need the API alone, over the proxy and all containers."""
 
 import pytest
 
@@ -13,10 +13,14 @@ from tests.acceptance.test_task_life import (  # noqa: F401 - collected here, wi
     test_a_task_that_kills_its_worker_fails_with_the_evidence_and_its_neighbours_do_not,
     test_a_waiting_task_is_cancelled_at_once_and_a_repeat_says_the_same,
     test_an_idempotency_key_makes_one_task,
+    test_ids_that_are_no_ids_are_refused,
     test_lists_are_paged_and_filtered,
     test_the_docs_page_works_offline,
     test_the_examples_of_every_built_in_type_run,
     test_the_examples_of_the_docs_are_accepted,
+)
+from tests.acceptance.test_workers import (  # noqa: F401
+    test_a_worker_is_added_and_drained_while_a_task_runs_in_it,
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -136,7 +136,10 @@ async def test_the_proxy_says_that_no_gateway_is_there(stack: Stack, api: Api) -
     try:
         async with httpx.AsyncClient(base_url=stack.url, timeout=15) as http:
             answer = await http.get("/api/stats")
-            assert (answer.status_code, answer.json()["code"]) == (502, "no_gateway")
+            problem = answer.json()
+            assert (problem["status"], problem["code"]) == (answer.status_code, "no_gateway")
+            # Its address may be known for a second longer, and is tried then.
+            assert answer.status_code in (502, 504)
             assert (answer.headers["Content-Type"], answer.headers["Retry-After"]) == (PROBLEM, "1")
     finally:
         await stack.docker("start", container.id)

@@ -84,7 +84,6 @@ async def test_f41_a_killed_task_database_costs_no_execution_and_no_submission(r
     await run.settle()
 
 
-@pytest.mark.quick
 async def test_f42_a_frozen_task_database_costs_no_execution(run: Run) -> None:
     """No error, only silence, for longer than a statement may take and than a silent session lives."""
     stack = run.stack

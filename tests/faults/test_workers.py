@@ -78,7 +78,6 @@ _TOXIC: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.quick
 async def test_f51_whatever_a_task_does_to_its_worker_costs_its_own_attempt_only(run: Run) -> None:
     replicas = {name: run.stack[name].pid for name in run.stack.names("execution")}
     toxic = [
