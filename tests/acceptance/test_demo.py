@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 from execution_service.handlers import BUILTIN_MODULES
 from headrace.local.cluster_file import read_cluster_file
