@@ -1,7 +1,5 @@
 """The acceptance tests that need the API alone, over the proxy and all containers."""
 
-from typing import Any
-
 import pytest
 
 from tests.acceptance.test_task_life import (  # noqa: F401 - collected here, with the `api` of this folder
@@ -20,6 +18,7 @@ from tests.acceptance.test_task_life import (  # noqa: F401 - collected here, wi
     test_the_examples_of_every_built_in_type_run,
     test_the_examples_of_the_docs_are_accepted,
 )
+from tests.acceptance.test_workers import workers_of
 from tests.compose.conftest import SIZES
 from tests.compose.replicas import host_in
 from tests.compose.stack import Stack
@@ -48,10 +47,3 @@ async def test_a_worker_is_added_at_a_replica_and_goes(stack: Stack, api: Api) -
         return worker_id not in {worker["id"] for worker in await workers_of(api)}
 
     await wait_until(is_gone, timeout=30)
-
-
-async def workers_of(api: Api) -> list[dict[str, Any]]:
-    answer = await api.http.get("/api/workers")
-    assert answer.status_code == 200, answer.text
-    workers: list[dict[str, Any]] = answer.json()
-    return workers
